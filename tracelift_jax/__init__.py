@@ -1,0 +1,1 @@
+"""Training reasoning planners with executor-grounded rewards, in JAX."""

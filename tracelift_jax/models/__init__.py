@@ -1,0 +1,1 @@
+"""The decoder over a tree of segments, its projections, rubric heads and checkpoints."""

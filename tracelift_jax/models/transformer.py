@@ -1,0 +1,233 @@
+"""A Qwen2 decoder over a tree of segments.
+
+`model(tokens, valid, context)` reads tokens `[*lead, T]` that attend to themselves (causally) and to the segments
+of their ancestors, and returns their hidden states and their own segment. That one function serves prefill, decoding
+(T = 1, what was decoded so far being the innermost ancestor), scoring, log-probabilities and training.
+"""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from tracelift_jax.models.attention import attend
+from tracelift_jax.models.einsum import Einsum, Lora
+from tracelift_jax.models.segment import Context, Segment, context_length, expand
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shapes and numerics of a decoder; the letters are DESIGN's dimensions.
+
+    Attributes:
+        vocab_size: V. width: D. ff_width: F. layers: L. heads: H. kv_heads: N, dividing H. head_width: Q, even.
+        rope_theta: base of the rotary positions' wavelengths. norm_eps: epsilon of the RMS norms.
+        qkv_bias: whether query, key and value projections have biases (Qwen2 does).
+        tie_embeddings: whether the output projection is the embedding transposed.
+        lora: adapter on all seven projections, or None for the base as it is.
+        dtype, param_dtype: what is computed in, what parameters are kept in. Logits and softmax are float32 always.
+        scan_unroll: how many layers one step of the scan holds; L is fastest on CPU, 1 compiles fastest.
+        remat: what the backward pass recomputes: "none" (keep all), "dots" (keep matrix products), "full" (keep nothing).
+    """
+
+    vocab_size: int
+    width: int
+    ff_width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    tie_embeddings: bool = True
+    lora: Lora | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    scan_unroll: int = 1
+    remat: Literal["none", "dots", "full"] = "full"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """What every layer needs and none changes.
+
+    Attributes:
+        sin, cos: float32 [*lead, T, 1, Q/2] rotary angles of the tokens.
+        self_mask: bool [*lead, T, T], which tokens of its own node each token sees.
+        context_masks: one bool [*prefix, 1.., 1, S] an ancestor.
+    """
+
+    sin: Array
+    cos: Array
+    self_mask: Array
+    context_masks: tuple[Array, ...]
+
+
+def make_frame(config: ModelConfig, valid: Array, context: Context) -> Frame:
+    """Positions and masks of tokens with validity `valid` [*lead, T] below `context`."""
+    lead, length = valid.shape[:-1], valid.shape[-1]
+    # Invalid slots repeat the position of the last valid token; nobody ever sees them.
+    position = context_length(context, lead)[..., None] + jnp.cumsum(valid, -1, dtype=jnp.int32) - 1
+    exponent = jnp.arange(config.head_width // 2, dtype=jnp.float32) / (config.head_width // 2)
+    angle = position[..., None, None].astype(jnp.float32) * config.rope_theta**-exponent
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    return Frame(
+        sin=jnp.sin(angle),
+        cos=jnp.cos(angle),
+        self_mask=causal & valid[..., None, :],
+        context_masks=tuple(expand(segment.valid, lead, trailing=1)[..., None, :] for segment in context),
+    )
+
+
+def rotate(x: Array, sin: Array, cos: Array) -> Array:
+    """Rotary positions on `x` [*lead, T, heads, Q], halves convention (arXiv 2104.09864)."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * scale in float32 (arXiv 1910.07467)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., D] to [..., D] in the compute dtype."""
+        init = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
+        scale = self.param("scale", init, (self.config.width,), self.config.param_dtype)
+        x = x.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.config.norm_eps)
+        return (x * jnp.asarray(scale, jnp.float32)).astype(self.config.dtype)
+
+
+def _project(config: ModelConfig, name: str, spec: str, shape: tuple[int, ...], bias: bool = False, scale: float = 1.0):
+    return Einsum(spec, shape, bias, config.lora, config.dtype, config.param_dtype, scale, name=name)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over the node and its ancestors."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array, cache: tuple[tuple[Array, Array], ...], frame: Frame, deterministic: bool):
+        """`x` [*lead, T, D], `cache` each ancestor's (k, v) of this layer; returns the output and this node's (k, v)."""
+        c = self.config
+        q = _project(c, "query", "...D,DHQ->...HQ", (c.width, c.heads, c.head_width), c.qkv_bias)(x, deterministic)
+        k = _project(c, "key", "...D,DNQ->...NQ", (c.width, c.kv_heads, c.head_width), c.qkv_bias)(x, deterministic)
+        v = _project(c, "value", "...D,DNQ->...NQ", (c.width, c.kv_heads, c.head_width), c.qkv_bias)(x, deterministic)
+        q, k = rotate(q, frame.sin, frame.cos), rotate(k, frame.sin, frame.cos)
+        pieces = [(*kv, mask) for kv, mask in zip(cache, frame.context_masks, strict=True)]
+        mixed = attend(q, [*pieces, (k, v, frame.self_mask)])
+        residual = (2 * c.layers) ** -0.5
+        shape = (c.heads, c.head_width, c.width)
+        return _project(c, "out", "...HQ,HQD->...D", shape, scale=residual)(mixed, deterministic), (k, v)
+
+
+class Mlp(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Array, deterministic: bool) -> Array:
+        """[..., D] to [..., D]."""
+        c = self.config
+        gate = _project(c, "gate", "...D,DF->...F", (c.width, c.ff_width))(x, deterministic)
+        up = _project(c, "up", "...D,DF->...F", (c.width, c.ff_width))(x, deterministic)
+        residual = (2 * c.layers) ** -0.5
+        down = _project(c, "down", "...F,FD->...D", (c.ff_width, c.width), scale=residual)
+        return down(nn.silu(gate) * up, deterministic)
+
+
+class Block(nn.Module):
+    """One pre-norm layer."""
+
+    config: ModelConfig
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x: Array, cache: tuple[tuple[Array, Array], ...], frame: Frame):
+        """Carries `x` [*lead, T, D]; emits this layer's (k, v) of the node."""
+        mixed, kv = Attention(self.config, name="attention")(
+            RMSNorm(self.config, name="attention_norm")(x), cache, frame, self.deterministic
+        )
+        x = x + mixed
+        x = x + Mlp(self.config, name="mlp")(RMSNorm(self.config, name="mlp_norm")(x), self.deterministic)
+        return x, kv
+
+
+_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Transformer(nn.Module):
+    """The decoder. Collections: `params` (the base) and, where `config.lora` is set, `lora` (the adapter)."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """Declares the parameters; layers are stacked on a leading axis L."""
+        c = self.config
+        embed_init = nn.with_logical_partitioning(nn.initializers.normal(c.width**-0.5), ("vocab", "embed"))
+        self.embedding = self.param("embedding", embed_init, (c.vocab_size, c.width), c.param_dtype)
+        if not c.tie_embeddings:
+            head_init = nn.with_logical_partitioning(nn.initializers.normal(c.width**-0.5), ("embed", "vocab"))
+            self.head = self.param("head", head_init, (c.width, c.vocab_size), c.param_dtype)
+        self.final_norm = RMSNorm(c)
+
+    @nn.compact
+    def _blocks(self, x: Array, cache, frame: Frame, deterministic: bool):
+        c = self.config
+        block = Block if c.remat == "none" else nn.remat(Block, prevent_cse=False, policy=_POLICIES[c.remat])
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast),
+            length=c.layers,
+            unroll=c.scan_unroll,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        return scanned(c, deterministic, name="blocks")(x, cache, frame)
+
+    def __call__(
+        self, tokens: Array, valid: Array, context: Context = (), deterministic: bool = True
+    ) -> tuple[Array, Segment]:
+        """Reads a node of the tree.
+
+        Args:
+            tokens: int32 [*lead, T]. valid: bool [*lead, T]; invalid slots are seen by nobody.
+            context: the node's ancestors, leading axes prefixes of `lead`.
+            deterministic: False in training with dropout; needs rng `dropout`.
+
+        Returns:
+            Hidden states [*lead, T, D] after the final norm, in the compute dtype, and the node's segment.
+        """
+        x = jnp.asarray(self.embedding, self.config.dtype)[tokens]
+        frame = make_frame(self.config, valid, context)
+        cache = tuple((segment.k, segment.v) for segment in context)
+        x, (k, v) = self._blocks(x, cache, frame, deterministic)
+        return self.final_norm(x), Segment(k, v, valid)
+
+    def logits(self, hidden: Array) -> Array:
+        """float32 [..., V] logits of hidden states [..., D]."""
+        c = self.config
+        if c.tie_embeddings:
+            table = jnp.asarray(self.embedding, c.dtype)
+            return jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
+        return jnp.einsum("...D,DV->...V", hidden, jnp.asarray(self.head, c.dtype), preferred_element_type=jnp.float32)
+
+
+def empty_segment(config: ModelConfig, lead: tuple[int, ...], slots: int) -> Segment:
+    """A segment of `slots` slots that holds nothing yet, for decoding into."""
+    shape = (config.layers, *lead, slots, config.kv_heads, config.head_width)
+    return Segment(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype), jnp.zeros((*lead, slots), bool))

@@ -1,0 +1,1 @@
+"""From prompts to advantages: sample, execute, verify, score, reward."""

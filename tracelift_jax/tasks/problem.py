@@ -1,0 +1,32 @@
+"""What a task yields: one problem with its reference answer."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One problem.
+
+    Attributes:
+        problem_id: unique within the task and stable between runs; keys the baseline cache.
+        text: the statement, as shown to every role.
+        answer: the reference answer in canonical form, for example "18", "-3/4" or "0.5".
+        reasoning: reference reasoning without tags, or "" where the source has none.
+        task_type: the kind of problem, written into the reward model's prompt.
+    """
+
+    problem_id: str
+    text: str
+    answer: str
+    reasoning: str = ""
+    task_type: str = "math"
+
+
+class Task(Protocol):
+    """A source of problems. `split` is "train" or "test"; the two never share a problem."""
+
+    def problems(self, split: str) -> Sequence[Problem]:
+        """Random access to the problems of a split: `len(...)` and `[index]`, the same on every call."""
+        ...

@@ -1,0 +1,1 @@
+"""Text as tokens: tokenizers, prompts, spans and numbers, on device where it counts."""

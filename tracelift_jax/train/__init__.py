@@ -1,0 +1,1 @@
+"""Losses, train steps and the loops around them."""
