@@ -47,34 +47,19 @@ THINGS = ("hats", "cats", "pens", "cups", "books", "coins", "apples", "stones")
 
 @dataclasses.dataclass(frozen=True)
 class Wording:
-    """How one kind of operation is said: its symbol, the operands it may have, its paraphrases."""
+    """How one kind of operation is said: its symbol, the operands it may have, what a person does to the dial."""
 
     symbol: str
     operands: tuple[int, ...]
-    sentences: tuple[str, ...]
+    deeds: tuple[str, ...]
 
 
+_DIGITS = tuple(range(1, 10))
 WORDINGS = (
-    Wording(
-        "+",
-        tuple(range(1, 10)),
-        ("{name} turns it up {n}.", "{name} adds {n}.", "{name} moves it forward {n}.", "{name} raises it by {n}."),
-    ),
-    Wording(
-        "-",
-        tuple(range(1, 10)),
-        ("{name} turns it down {n}.", "{name} takes away {n}.", "{name} moves it back {n}.", "{name} lowers it by {n}."),
-    ),
-    Wording(
-        "*",
-        (2,),
-        ("{name} doubles it.", "{name} doubles the number.", "{name} makes it twice as big.", "{name} multiplies it by 2."),
-    ),
-    Wording(
-        "*",
-        (3,),
-        ("{name} triples it.", "{name} triples the number.", "{name} makes it three times as big.", "{name} multiplies it by 3."),
-    ),
+    Wording("+", _DIGITS, ("turns it up {n}", "adds {n}", "moves it forward {n}", "raises it by {n}")),
+    Wording("-", _DIGITS, ("turns it down {n}", "takes away {n}", "moves it back {n}", "lowers it by {n}")),
+    Wording("*", (2,), ("doubles it", "doubles the number", "doubles what it shows", "multiplies it by {n}")),
+    Wording("*", (3,), ("triples it", "triples the number", "triples what it shows", "multiplies it by {n}")),
 )
 
 
@@ -153,8 +138,8 @@ class TraceCheck:
     Attributes:
         well_formed: the text is a sequence of steps.
         faithful: exactly one step per operation, in order, with the right operator, operand, link and result.
-        first_wrong_step: index of the first step that a faithful trace would not have there; the number of steps where
-            the trace stops too early, and the number of operations where it goes on too long; -1 if faithful or ill formed.
+        first_wrong_step: index of the first step that a faithful trace would not have there, or of the first that is
+            missing; -1 if faithful or ill formed.
         final: the last result, None if ill formed.
     """
 
@@ -193,28 +178,24 @@ def check_trace(problem: Problem, text: str) -> TraceCheck:
 
 
 def _pattern(sentences: Sequence[str]) -> re.Pattern[str]:
-    """Matches any of the sentences, its number in the group `n`."""
+    """Matches any of the sentences, with any fillings."""
     body = "|".join(map(re.escape, sentences))
-    # Only one alternative can match, and `n` is a digit wherever it stands: one unnamed group would not say which.
     for slot, choices in (("name", NAMES), ("things", THINGS)):
         body = body.replace(re.escape("{" + slot + "}"), f"(?:{'|'.join(choices)})")
     return re.compile(body.replace(re.escape("{n}"), "[0-9]"))
 
 
 _START, _QUESTION, _DISTRACTOR = _pattern(STARTS), _pattern(QUESTIONS), _pattern(DISTRACTORS)
-_OPERATIONS = tuple((wording, _pattern(wording.sentences)) for wording in WORDINGS)
-
-
-def _digit(sentence: str) -> int:
-    """The one number of a sentence."""
-    return int(re.findall("[0-9]", sentence)[0])
+_OPERATIONS = tuple((wording, _pattern([f"{{name}} {deed}." for deed in wording.deeds])) for wording in WORDINGS)
 
 
 def _parse_operation(sentence: str) -> Op | None:
     for wording, pattern in _OPERATIONS:
         if pattern.fullmatch(sentence):
-            operand = wording.operands[0] if len(wording.operands) == 1 else _digit(sentence)
-            return Op(wording.symbol, operand) if operand in wording.operands else None
+            number = re.search("[0-9]", sentence)
+            operand = int(number[0]) if number else wording.operands[0]  # "doubles it" names no number
+            if operand in wording.operands:  # "multiplies it by" is said of two kinds
+                return Op(wording.symbol, operand)
     return None
 
 
@@ -235,7 +216,7 @@ def parse_problem(text: str) -> tuple[int, tuple[Op, ...]]:
             ops.append(op)
         elif not _DISTRACTOR.fullmatch(sentence):
             raise UserError(f"not a sentence of the dial world: {sentence[:80]!r}")
-    return _digit(first), tuple(ops)
+    return int(re.findall("[0-9]", first)[0]), tuple(ops)
 
 
 # --- Drawing problems -------------------------------------------------------------------------------------------------
@@ -258,7 +239,7 @@ def _draw_operations(rng: random.Random, count: int) -> tuple[int, tuple[Op, ...
 
 def _say_operation(rng: random.Random, op: Op) -> str:
     wording = next(w for w in WORDINGS if w.symbol == op.symbol and op.operand in w.operands)
-    return rng.choice(wording.sentences).format(name=rng.choice(NAMES), n=op.operand)
+    return f"{rng.choice(NAMES)} {rng.choice(wording.deeds).format(n=op.operand)}."
 
 
 def _say_problem(rng: random.Random, start: int, ops: Sequence[Op], distractors: int) -> str:

@@ -48,27 +48,41 @@ def train_tokenizer() -> tokenizers.Tokenizer:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizer
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.decoder = decoders.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.add_special_tokens([PAD, END])
     return tokenizer
 
 
 def build(path: str | Path) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json` into the directory `path`."""
-    import transformers  # slow to import: only where a tokenizer is really made
+    """Writes `tokenizer.json` and `tokenizer_config.json` into the directory `path`, which is made if it is missing."""
+    directory = Path(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        train_tokenizer().save(str(directory / "tokenizer.json"))
+        # Written here, not by `save_pretrained`: version 5 of transformers names a class that version 4 does not know.
+        config: dict[str, str | bool] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "pad_token": PAD,
+            "eos_token": END,
+        }
+        config["clean_up_tokenization_spaces"] = False  # decoding must give back every space
+        (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the tokenizer ({error.strerror})") from error
 
-    backend = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=train_tokenizer(), pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False
-    )
-    backend.save_pretrained(str(path))
 
-
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     """The command line."""
     if len(arguments) != 1:
-        raise SystemExit("usage: python -m tracelift_jax.tasks.dial_tokenizer OUT_DIR")
-    build(arguments[0])
+        print("usage: python -m tracelift_jax.tasks.dial_tokenizer OUT_DIR", file=sys.stderr)
+        return 2
+    try:
+        build(arguments[0])
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

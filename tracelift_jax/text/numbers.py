@@ -1,0 +1,380 @@
+r"""Reading the final number out of an answer, from its tokens, on device, and comparing it exactly.
+
+`read_number` turns tokens into bytes and `read_number_bytes` turns bytes into a `Number`, an exact fraction held as two
+arrays of decimal digits. Both are pure and jit into a handful of vector passes over the bytes: every decision is local
+(a few bytes either side), so there is no loop over the text. `number_of` runs the very same code in NumPy, for
+reference answers. No 64-bit integers anywhere.
+
+Where the number is looked for, first rule that finds a digit:
+
+1. behind the last `####`;
+2. behind the last "answer is" or "final answer" (whichever is later; ASCII case ignored);
+3. everywhere.
+
+If what is looked at holds a `\boxed{`, and its last one has a digit before its matching brace (or the end, where the
+answer was cut off), only that content counts. In a box and behind a marker the FIRST number is read, else the LAST.
+The stretch is read as if it were the whole text: "answer is-3" is -3.
+
+What a number is, in characters:
+
+    atom      digits, with thousands commas, with decimals: 18  007  1,234,567  3.50  .5
+    number    [sign] atom  |  [sign] atom/atom  |  [sign] \frac{[sign] atom}{atom}, also \dfrac, \tfrac
+    sign      - + or U+2212, then perhaps $ or \$; not behind a letter, digit, ) ] }
+
+| text                       | reads as   | because                                                                |
+|----------------------------|------------|------------------------------------------------------------------------|
+| `18.` `50%` `$18` `3rd`    | 18 50 18 3 | full stop, percent, dollar and letters are not part of it              |
+| `5-3` `= -3` `-$5` `$-5`   | 3 -3 -5 -5 | behind a digit a minus subtracts; `5 -3` ends in -3, `- 3` in 3        |
+| `1,234` `3, 4` `1,2`       | 1234 4 2   | a comma joins 1 to 3 digits to exactly 3, tightly                      |
+| `12,345,6789` `1234,567`   | 6789 567   | the comma that does not join ends the number                           |
+| `100,200,300`              | 100200300  | a list written like thousands cannot be told from thousands            |
+| `0.5,123` `1 234` `1{,}234`| 123 234 234| no thousands behind decimals; only a comma separates thousands         |
+| `x.5` `...5` `1.2.3`       | 5 5 3      | a point behind a letter, bracket, point or decimals is a full stop     |
+| `3/4` `-3/4` `1.5/.5`      | as written | both sides atoms, no blanks: `3 / 4` and `3/-4` are two numbers        |
+| `1/2/3`                    | 3          | a slash before or behind makes it a date or path: three numbers        |
+| `\frac{-3}{4}`             | -3/4       | `\frac34`, blanks or a sign in the second brace: not a fraction        |
+| `1 1/2` `1e5` `2^3` `3:45` | 1/2 5 3 45 | no mixed numbers, exponents, powers or times                           |
+| `\boxed{x}` `\boxed {5}`   | -          | no digit in the box, or no box: as without it                          |
+| `5/0`, over 48 digits      | not found  | the number chosen is no number; no other is tried                      |
+
+The 48 digits are those of numerator and denominator as held, leading zeros and shifts included: a/b has room where
+digits(a) + decimals(b) and digits(b) + decimals(a) are at most 48 each; plain decimals count b = 1.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from tracelift_jax.text.tokenizer import TokenBytes
+
+DIGITS = 48
+"""Decimal digits a numerator or denominator has room for."""
+
+# Zero bytes laid around the text so that looking a few bytes to either side needs no bounds; the longest look is the
+# eleven bytes ahead of "final answer".
+_MARGIN = 16
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """Exact fractions, one per element of any leading axes; where not found, every other field is zero.
+
+    Attributes:
+        found: bool [...], a number was read.
+        negative: bool [...], its sign; False for zero.
+        numerator: int8 [..., 48], decimal digits of its absolute value, least significant first.
+        denominator: int8 [..., 48], the same; not zero. Not reduced: "3.50" is 350/100.
+    """
+
+    found: Array | np.ndarray
+    negative: Array | np.ndarray
+    numerator: Array | np.ndarray
+    denominator: Array | np.ndarray
+
+
+def stack(numbers: Sequence[Number]) -> Number:
+    """Host numbers of equal shape `[...]` as one batch `[len(numbers), ...]`, in NumPy."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *numbers)
+
+
+def capacity(tokens: int, width: int) -> int:
+    """Bytes of text that `read_number` keeps of `tokens` tokens of at most `width` bytes each.
+
+    Text has 3 to 5 bytes a token; the constant leaves room for a few long tokens (runs of blanks) in short answers.
+    """
+    return min(tokens * width, 8 * tokens + 128)
+
+
+def read_number(tokens: Array, valid: Array, table: TokenBytes) -> Number:
+    """Reads each row's final number from its tokens; see the module's docstring for what that is.
+
+    Exact while a row's text fits `capacity(T, W)` bytes, on average 8 a token and 128 more. Of a longer text the last
+    `capacity` bytes are read as if they were all of it: what counts usually stands at the end.
+
+    Args:
+        tokens: int32 [*lead, T].
+        valid: bool [*lead, T], the tokens that are text; the others may be anything.
+        table: the bytes of each token, data uint8 [V, W] and length int32 [V]. Only rows that occur are touched.
+
+    Returns:
+        Number with leading axes `lead`.
+    """
+    text, length = _text_of_tokens(tokens, valid, table)
+    return read_number_bytes(text, length)
+
+
+def _text_of_tokens(tokens: Array, valid: Array, table: TokenBytes) -> tuple[Array, Array]:
+    """Lays each row's tokens end to end: uint8 [*lead, N] with N = capacity(T, W), and int32 [*lead] bytes used."""
+    data, sizes = jnp.asarray(table.data), jnp.asarray(table.length)
+    room = capacity(tokens.shape[-1], data.shape[-1])
+    if room == 0:
+        return jnp.zeros((*tokens.shape[:-1], 0), jnp.uint8), jnp.zeros(tokens.shape[:-1], jnp.int32)
+    valid = valid & (tokens >= 0) & (tokens < data.shape[0])
+    tokens = jnp.where(valid, tokens, 0)
+    size = jnp.where(valid, sizes[tokens], 0)
+    end = jnp.cumsum(size, axis=-1)
+    length = jnp.minimum(end[..., -1], room)
+    begin = end - size - (end[..., -1] - length)[..., None]  # where too long, the text slides off to the left
+
+    # Each token's index is written where it begins and carried on to the next one's begin. The largest index wins, so
+    # that tokens without bytes, and those that slid off (all written at 0), give way to the token that is really there.
+    def mark(begin):
+        index = jnp.arange(begin.shape[-1], dtype=jnp.int32)
+        return jnp.zeros(room, jnp.int32).at[jnp.maximum(begin, 0)].max(index, mode="drop")
+
+    for _ in tokens.shape[:-1]:
+        mark = jax.vmap(mark)
+    owner = _running_max(mark(begin))
+    within = jnp.arange(room, dtype=jnp.int32) - jnp.take_along_axis(begin, owner, axis=-1)
+    within = jnp.clip(within, 0, data.shape[-1] - 1)  # only behind the text's end is there anything to clip
+    return data[jnp.take_along_axis(tokens, owner, axis=-1), within], length
+
+
+def read_number_bytes(data: Array | np.ndarray, length: Array | np.ndarray) -> Number:
+    """Reads each row's final number from its bytes; NumPy in, NumPy out.
+
+    Args:
+        data: uint8 [*lead, N], text in UTF-8; it need not be valid.
+        length: int32 [*lead], how many bytes count.
+
+    Returns:
+        Number with leading axes `lead`.
+    """
+    stretch, first = _choose(_Text(data, length))
+    return _read(stretch, first)
+
+
+def number_of(text: str) -> Number:
+    """The number that `read_number` reads from the bytes of `text`, on the host: NumPy fields, no leading axes."""
+    data = np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8)
+    return read_number_bytes(data, np.int32(len(data)))
+
+
+class _Text:
+    """Rows of bytes with a margin of zeros, and the questions asked of them; NumPy or JAX, whichever came in.
+
+    `at`, `where`, ... are `[*lead, N]` over positions, or `[*lead]` about one position of each row.
+    """
+
+    def __init__(self, data, length, begin=0):
+        """Keeps the bytes of `data` [*lead, N] from `begin` [*lead] up to `length` [*lead]; the others become zero."""
+        self.xp: Any = np if isinstance(data, np.ndarray) else jnp
+        self.size = data.shape[-1]
+        self.place = np.arange(self.size, dtype=np.int32)
+        begin, length = self.xp.asarray(begin), self.xp.asarray(length)
+        inside = (self.place >= begin[..., None]) & (self.place < length[..., None])
+        data = self.xp.where(inside, data, self.xp.zeros_like(data))
+        self.padded = self.xp.pad(data, [(0, 0)] * (data.ndim - 1) + [(_MARGIN, _MARGIN)])
+
+    def shift(self, by: int):
+        """uint8 [*lead, N]: at each position the byte `by` positions further on."""
+        return self.padded[..., _MARGIN + by : _MARGIN + by + self.size]
+
+    def digit(self, by: int = 0):
+        """bool [*lead, N]: is the byte `by` positions further on a digit?"""
+        return _is_digit(self.shift(by))
+
+    def at(self, place):
+        """uint8 [*lead, M]: the bytes at `place` int32 [*lead, M]; zero outside the text."""
+        place = self.xp.clip(place + _MARGIN, 0, self.padded.shape[-1] - 1)
+        return self.xp.take_along_axis(self.padded, place, axis=-1)
+
+    def first(self, mask):
+        """int32 [*lead]: the first position where `mask` [*lead, N] holds, else N."""
+        return self.xp.min(self.xp.where(mask, self.place, np.int32(self.size)), axis=-1, initial=self.size)
+
+    def last(self, mask):
+        """int32 [*lead]: the last position where `mask` [*lead, N] holds, else -1."""
+        return self.xp.max(self.xp.where(mask, self.place, np.int32(-1)), axis=-1, initial=-1)
+
+    def behind(self, pattern: bytes, fold_case: bool = False):
+        """int32 [*lead]: where the last occurrence of `pattern` ends, else -1."""
+        match = True
+        for by, byte in enumerate(pattern):
+            # Bit 5 is what an ASCII letter and its capital differ in; no other byte becomes a letter by setting it.
+            letter = fold_case and chr(byte).isalpha()
+            match = match & ((self.shift(by) | np.uint8(32) if letter else self.shift(by)) == byte)
+        start = self.last(match)
+        return self.xp.where(start < 0, -1, start + len(pattern))
+
+
+def _is_digit(byte):
+    return (byte >= ord("0")) & (byte <= ord("9"))
+
+
+def _is_tail(byte):
+    """Bytes that end a word or a term: letters and closing brackets."""
+    folded = byte | np.uint8(32)  # case away; it also takes "]" (0x5d) to "}" (0x7d)
+    return ((folded >= ord("a")) & (folded <= ord("z"))) | (folded == ord("}")) | (byte == ord(")"))
+
+
+def _running_max(x):
+    """The largest element up to and including each position of the last axis."""
+    return np.maximum.accumulate(x, axis=-1) if isinstance(x, np.ndarray) else jax.lax.cummax(x, axis=x.ndim - 1)
+
+
+def _choose(text: _Text) -> tuple[_Text, Any]:
+    """Cuts out the stretch that holds the final number; bool [*lead] says whether its first number is meant."""
+    xp, digit = text.xp, text.digit()
+    last_digit = text.last(digit)
+    hashes = text.behind(b"####")
+    phrase = xp.maximum(text.behind(b"answer is", fold_case=True), text.behind(b"final answer", fold_case=True))
+    # There is a number behind a marker exactly if there is a digit behind it.
+    marker = xp.where((hashes >= 0) & (last_digit >= hashes), hashes, xp.where(last_digit >= phrase, phrase, -1))
+    start = xp.maximum(marker, 0)
+
+    box = text.behind(rb"\boxed{")
+    in_box = text.place >= box[..., None]
+    brace = (text.shift(0) == ord("{")).astype(np.int32) - (text.shift(0) == ord("}")).astype(np.int32)
+    depth = xp.cumsum(xp.where(in_box, brace, 0), axis=-1)
+    close = text.first(depth < 0)
+    boxed = (box > start) & xp.any(digit & in_box & (text.place < close[..., None]), axis=-1)
+
+    begin = xp.where(boxed, box, start)
+    end = xp.where(boxed, close, text.size)
+    return _Text(text.shift(0), end, begin), boxed | (marker >= 0)
+
+
+def _atom_bytes(text: _Text):
+    """bool [*lead, N]: bytes of atoms. Two atoms never touch, so its runs are exactly the atoms."""
+    xp, byte, digit, before = text.xp, text.shift(0), text.digit(), text.shift(-1)
+    point = (byte == ord(".")) & text.digit(1) & ~_is_tail(before) & (before != ord("."))
+    # Is the run of digits that ends just before here behind a point? The last byte that is no digit tells: its position
+    # and whether it is a point travel as one integer.
+    seen = _running_max(xp.where(digit, np.int32(-1), 2 * text.place + point))
+    seen = xp.concatenate([xp.full_like(seen[..., :1], -1), seen[..., :-1]], axis=-1)
+    behind_integer = text.digit(-1) & ((seen < 0) | (seen % 2 == 0))
+    group_before = behind_integer & ~(text.digit(-2) & text.digit(-3) & text.digit(-4))
+    group_after = text.digit(1) & text.digit(2) & text.digit(3) & ~text.digit(4)
+    comma = (byte == ord(",")) & group_before & group_after
+    return digit | comma | (point & (behind_integer | ~text.digit(-1)))
+
+
+def _sign_before(text: _Text, place):
+    """Whether the number at `place` int32 [*lead] is negative, and where it starts with its sign: [*lead] each."""
+    xp = text.xp
+    near = text.at(place[..., None] - np.arange(1, 7, dtype=np.int32))  # nearest first
+    dollar = near[..., 0] == ord("$")
+    skip = xp.where(dollar, 1 + (near[..., 1] == ord("\\")), 0)
+    near = text.at((place - skip)[..., None] - np.arange(1, 5, dtype=np.int32))
+    long_minus = (near[..., 2] == 0xE2) & (near[..., 1] == 0x88) & (near[..., 0] == 0x92)  # U+2212
+    minus = near[..., 0] == ord("-")
+    sign = minus | (near[..., 0] == ord("+")) | long_minus
+    before = xp.where(long_minus, near[..., 3], near[..., 1])
+    sign = sign & ~_is_tail(before) & ~_is_digit(before)
+    return sign & (minus | long_minus), xp.where(sign, place - skip - xp.where(long_minus, 3, 1), place)
+
+
+def _digits(text: _Text, begin, end):
+    """How the atom from `begin` to `end` (int32 [*lead]) is laid out.
+
+    Returns:
+        int32 [*lead] digits, int32 [*lead] decimals among them, and a function that gives the digits as int8
+        [*lead, 48], least significant first, times ten to the int32 [*lead] it is called with.
+    """
+    xp = text.xp
+    in_atom = (text.place >= begin[..., None]) & (text.place < end[..., None])
+    point = xp.minimum(text.first(in_atom & (text.shift(0) == ord("."))), end)
+    decimals = xp.maximum(end - point - 1, 0)
+    whole = point - begin
+    # With thousands commas all groups but the first have three digits, so a digit's place is plain arithmetic.
+    grouped = (whole > 4) & (text.at((point - 4)[..., None])[..., 0] == ord(","))
+    count = decimals + whole - xp.where(grouped, whole // 4, 0)
+
+    def take(tens):
+        nth = np.arange(DIGITS, dtype=np.int32) - tens[..., None]
+        power = nth - decimals[..., None]
+        commas = xp.where(grouped[..., None], power // 3, 0)
+        place = xp.where(power < 0, end[..., None] - 1 - nth, point[..., None] - 1 - power - commas)
+        value = text.at(place).astype(np.int8) - np.int8(ord("0"))
+        return xp.where((nth >= 0) & (nth < count[..., None]), value, np.int8(0))
+
+    return count, decimals, take
+
+
+def _read(text: _Text, first) -> Number:
+    """The first or (where `first` bool [*lead] is False) last number of `text`, fields with leading axes `lead`."""
+    xp, digit = text.xp, text.digit()
+    atom = _atom_bytes(text)
+
+    def atom_begin(place):  # of the atom that ends at or runs through `place`
+        return text.last(~atom & (text.place < place[..., None])) + 1
+
+    def atom_end(place):  # of the atom that begins at or runs through `place`
+        return text.first(~atom & (text.place >= place[..., None]))
+
+    some = xp.where(first, text.first(digit), text.last(digit))
+    begin, end = atom_begin(some), atom_end(some)
+
+    # Is it one side of a fraction? Between the sides stands "/" or "}{"; the first number can only be the left side and
+    # the last number only the right side.
+    slash = text.at(xp.where(first, end, begin - 1)[..., None])[..., 0] == ord("/")
+    gap = xp.where(first, end, begin - xp.where(slash, 1, 2))
+    left, right = atom_begin(gap), gap + xp.where(slash, 1, 2)
+    right_end = atom_end(right)
+    around = text.at(xp.stack([left - 1, gap, gap + 1, right_end], axis=-1))
+    slashed = slash & (around[..., 0] != ord("/")) & (around[..., 3] != ord("/"))
+    braced = (around[..., 1] == ord("}")) & (around[..., 2] == ord("{")) & (around[..., 3] == ord("}"))
+    negative_left, left_sign = _sign_before(text, left)
+    head = text.at(left_sign[..., None] - np.arange(7, 0, -1, dtype=np.int32))  # r"\dfrac{" or r"?\frac{"
+    spelt = xp.all(head[..., 2:] == np.frombuffer(b"frac{", np.uint8), axis=-1)
+    short = head[..., 1] == ord("\\")
+    long = (head[..., 0] == ord("\\")) & ((head[..., 1] == ord("d")) | (head[..., 1] == ord("t")))
+    braced = braced & spelt & (short | long) & ~slash
+    fraction = (slashed | braced) & (left < gap) & (right < right_end)
+
+    begin, end = xp.where(fraction, left, begin), xp.where(fraction, gap, end)
+    braced = braced & fraction
+    negative, _ = _sign_before(text, xp.where(braced, left_sign - xp.where(short, 6, 7), begin))
+    negative = negative ^ (negative_left & braced)
+
+    over, over_decimals, take_over = _digits(text, begin, end)
+    under, under_decimals, take_under = _digits(text, right, right_end)
+    under, under_decimals = xp.where(fraction, under, 1), xp.where(fraction, under_decimals, 0)
+    # (a / 10^i) / (b / 10^j) = (a 10^j) / (b 10^i)
+    numerator = take_over(under_decimals)
+    one = (np.arange(DIGITS) == over_decimals[..., None]).astype(np.int8)
+    denominator = xp.where(fraction[..., None], take_under(over_decimals), one)
+
+    fits = (over + under_decimals <= DIGITS) & (under + over_decimals <= DIGITS)
+    found = xp.any(digit, axis=-1) & fits & xp.any(denominator != 0, axis=-1)
+    numerator = xp.where(found[..., None], numerator, np.int8(0))
+    denominator = xp.where(found[..., None], denominator, np.int8(0))
+    return Number(found, found & negative & xp.any(numerator != 0, axis=-1), numerator, denominator)
+
+
+def _primes(count: int, below: int) -> list[int]:
+    """The `count` largest primes under `below`."""
+    is_prime = [all(n % d for d in range(2, int(n**0.5) + 1)) for n in range(below)]
+    return [n for n in range(below - 1, 1, -1) if is_prime[n]][:count]
+
+
+# Below 2^15, so that a product of two residues and a sum of 48 digits times residues fit 31 bits. Together they exceed
+# 10^96, the bound on any product of two digit arrays.
+_PRIMES = np.array(_primes(22, 2**15), np.int32)
+_POWERS = np.array([[pow(10, k, int(p)) for k in range(DIGITS)] for p in _PRIMES], np.int32)
+
+
+def equal(a: Number, b: Number) -> Array:
+    """Whether `a` and `b` are the same rational number, exactly: bool [...], leading axes broadcast.
+
+    Never where either is not found. Zero has no sign.
+
+    a/b = c/d means ad - cb = 0. Both products are below 10^96, and an integer that small is zero exactly if it is zero
+    modulo primes whose product is larger (Chinese remainders): no carries, no wide integers, no loop.
+    """
+
+    def residues(digits):  # int32 [..., 22]
+        return jnp.sum(jnp.asarray(digits, jnp.int32)[..., None, :] * _POWERS, axis=-1) % _PRIMES
+
+    left = residues(a.numerator) * residues(b.denominator) % _PRIMES
+    right = residues(b.numerator) * residues(a.denominator) % _PRIMES
+    zero = ~jnp.any(jnp.asarray(a.numerator) != 0, axis=-1) & ~jnp.any(jnp.asarray(b.numerator) != 0, axis=-1)
+    same_sign = jnp.asarray(a.negative) == jnp.asarray(b.negative)
+    return jnp.asarray(a.found) & jnp.asarray(b.found) & (same_sign | zero) & jnp.all(left == right, axis=-1)

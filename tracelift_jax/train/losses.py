@@ -1,0 +1,190 @@
+"""The losses, one equation a function, each returning (sum, weight) so that micro-batches add up exactly."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from tracelift_jax.checked import check_types, require
+from tracelift_jax.models.rubric import Grade
+
+Sums = dict[str, tuple[Array, Array]]
+"""Metrics as (sum, weight) pairs: their mean is sum / weight, over whatever was added up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpoConfig:
+    """GRPO (arXiv 2402.03300) and its variants.
+
+    Attributes:
+        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high] (arXiv 2503.14476 raises the upper).
+        kl: weight of the KL penalty to the base; 0 computes none.
+        reduction: "sequence" averages tokens within a trace, then traces (GRPO); "token" averages all tokens (DAPO);
+            "constant" divides token sums by the longest possible trace (Dr. GRPO, arXiv 2503.20783).
+        normalize: "std" divides a group's advantages by their standard deviation, "none" does not.
+    """
+
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl: float = 0.0
+    reduction: Literal["sequence", "token", "constant"] = "sequence"
+    normalize: Literal["std", "none"] = "std"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(0 < self.clip_low < 1, f"GrpoConfig.clip_low must lie between 0 and 1, got {self.clip_low}")
+        require(self.clip_high > 0, f"GrpoConfig.clip_high must be above 0, got {self.clip_high}")
+        require(self.kl >= 0, f"GrpoConfig.kl must not be negative, got {self.kl}")
+
+
+STD_FLOOR = 1e-4
+"""Added to a group's standard deviation: groups without signal get advantages of 0, not NaN."""
+
+
+def group_advantages(rewards: Array, counted: Array, normalize: Literal["std", "none"] = "std") -> Array:
+    """A_g = r_g - mean_g(r), over the group's population standard deviation with `normalize="std"`.
+
+    Args:
+        rewards: float32 [B, G].
+        counted: bool [B, G]; traces left out (infrastructure failures, masked rules) get 0 and move no mean.
+
+    Returns:
+        float32 [B, G].
+    """
+    count = jnp.maximum(counted.sum(-1, keepdims=True), 1)
+    mean = jnp.where(counted, rewards, 0).sum(-1, keepdims=True) / count
+    centred = jnp.where(counted, rewards - mean, 0.0)
+    if normalize == "none":
+        return centred
+    deviation = jnp.sqrt(jnp.square(centred).sum(-1, keepdims=True) / count)
+    return centred / (deviation + STD_FLOOR)
+
+
+def reduce_tokens(
+    values: Array, mask: Array, counted: Array, reduction: Literal["sequence", "token", "constant"]
+) -> tuple[Array, Array]:
+    """(sum, weight) of per-token values.
+
+    Args:
+        values: float32 [*lead, T]. mask: bool [*lead, T], tokens that count. counted: bool [*lead], traces that count.
+        reduction: see `GrpoConfig`.
+
+    Returns:
+        Two float32 scalars; the loss is sum / weight.
+    """
+    mask = mask & counted[..., None]
+    totals = jnp.where(mask, values, 0.0).sum(-1)
+    traces = counted.sum().astype(jnp.float32)
+    match reduction:
+        case "sequence":
+            return (totals / jnp.maximum(mask.sum(-1), 1)).sum(), traces
+        case "token":
+            return totals.sum(), mask.sum().astype(jnp.float32)
+        case "constant":
+            return totals.sum() / values.shape[-1], traces
+
+
+def grpo_loss(
+    logprobs: Array,
+    sampler_logprobs: Array,
+    advantages: Array,
+    mask: Array,
+    counted: Array,
+    config: GrpoConfig,
+    base_logprobs: Array | None = None,
+) -> tuple[tuple[Array, Array], Sums]:
+    """-min(ratio A, clip(ratio) A) + kl KL(planner || base) per token (arXiv 2402.03300, eq. 3 and 4).
+
+    Args:
+        logprobs: float32 [*lead, T] under the planner being trained.
+        sampler_logprobs: float32 [*lead, T], stored when the traces were sampled.
+        advantages: float32 [*lead].
+        mask: bool [*lead, T], the tokens the planner chose. counted: bool [*lead], traces that count.
+        base_logprobs: float32 [*lead, T] under the base; needed where `config.kl` is not 0.
+
+    Returns:
+        The loss as (sum, weight), and metrics.
+    """
+    log_ratio = jnp.where(mask, logprobs - sampler_logprobs, 0.0)
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
+    gain = advantages[..., None]
+    per_token = -jnp.minimum(ratio * gain, clipped * gain)
+    tokens = mask & counted[..., None]
+    count = tokens.sum().astype(jnp.float32)
+
+    def total(x: Array) -> Array:
+        return jnp.where(tokens, x, 0.0).sum()
+
+    metrics: Sums = {
+        "policy/ratio": (total(ratio), count),
+        "policy/clipped": (total(jnp.where(gain > 0, ratio > 1 + config.clip_high, ratio < 1 - config.clip_low)), count),
+        "policy/log_ratio_abs": (total(jnp.abs(log_ratio)), count),
+        "policy/surprise": (total(-logprobs), count),
+    }
+    if config.kl:
+        if base_logprobs is None:
+            raise ValueError("a KL penalty needs base_logprobs")
+        away = jnp.where(mask, base_logprobs - logprobs, 0.0)
+        divergence = jnp.exp(away) - away - 1  # the unbiased, non-negative estimator "k3" of Schulman
+        per_token = per_token + config.kl * divergence
+        metrics["policy/kl_base"] = (total(divergence), count)
+    return reduce_tokens(per_token, mask, counted, config.reduction), metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModelLossConfig:
+    """Weights of the reward model's four loss parts (METHOD).
+
+    Attributes:
+        dimensions: of the cross entropies. total: of the total's Huber loss, whose threshold is `huber_delta`.
+        rank: of positives above negatives. rank_negatives: of negatives whose totals differ by `margin` or more.
+    """
+
+    dimensions: float = 1.0
+    total: float = 0.5
+    rank: float = 0.7
+    rank_negatives: float = 0.0
+    huber_delta: float = 1.0
+    margin: float = 0.15
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.huber_delta > 0, f"RewardModelLossConfig.huber_delta must be above 0, got {self.huber_delta}")
+
+
+def reward_model_loss(
+    grade: Grade, labels: Array, totals: Array, config: RewardModelLossConfig
+) -> tuple[tuple[Array, Array], Sums]:
+    """CE over dimensions + Huber on the total + pairwise ranking, averaged over a group's traces (METHOD).
+
+    Args:
+        grade: of traces [B, M]; trace 0 of each group is the positive.
+        labels: int32 [B, M, 5]. totals: float32 [B, M] in [0, 1].
+
+    Returns:
+        The loss as (sum over groups, number of groups), and metrics.
+    """
+    log_softmax = jax.nn.log_softmax(grade.logits)
+    cross_entropy = -jnp.take_along_axis(log_softmax, labels[..., None], axis=-1)[..., 0].sum(-1).mean(-1)
+    huber = optax.huber_loss(grade.total, totals, config.huber_delta).mean(-1)
+    score = grade.score
+    rank = jax.nn.softplus(score[:, 1:] - score[:, :1]).mean(-1)
+    gap = totals[:, 1:, None] - totals[:, None, 1:]
+    apart = gap >= config.margin
+    pair = jax.nn.softplus(score[:, None, 1:] - score[:, 1:, None])
+    among = jnp.where(apart, pair, 0.0).sum((-1, -2)) / jnp.maximum(apart.sum((-1, -2)), 1)
+    parts = {"dimensions": cross_entropy, "total": huber, "rank": rank, "rank_negatives": among}
+    per_group = sum(getattr(config, name) * value for name, value in parts.items())
+    groups = jnp.float32(len(totals))
+    above = score[:, :1] > score[:, 1:]
+    metrics: Sums = {f"loss/{name}": (value.sum(), groups) for name, value in parts.items()}
+    metrics["score/pair_accuracy"] = (above.mean(-1).sum(), groups)
+    metrics["score/group_accuracy"] = (above.all(-1).astype(jnp.float32).sum(), groups)
+    metrics["score/mae"] = (jnp.abs(score - totals).mean(-1).sum(), groups)
+    metrics["score/squared_error"] = (jnp.square(score - totals).mean(-1).sum(), groups)
+    metrics["score/dimension_accuracy"] = ((grade.logits.argmax(-1) == labels).mean((-1, -2)).sum(), groups)
+    return (jnp.asarray(per_group).sum(), groups), metrics

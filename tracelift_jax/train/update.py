@@ -1,0 +1,154 @@
+"""One optimizer update, the same for all trainers: accumulate (sum, weight) gradients, divide once, AdamW."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from tracelift_jax.checked import check_types, require
+from tracelift_jax.train.losses import Sums
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a schedule and gradient clipping.
+
+    Attributes:
+        learning_rate: the peak. warmup: updates of linear rise from 0.
+        schedule: from the peak on: "constant", or "cosine" or "linear" decay to `final` times the peak at the last update.
+        weight_decay: decoupled, on tensors of two or more axes (not counting stacked layers).
+        clip_norm: largest global gradient norm; 0 clips nothing.
+        b1, b2, epsilon: AdamW's constants.
+        accumulate: micro-batches a batch is split into, to fit memory; changes nothing but rounding.
+    """
+
+    learning_rate: float = 1e-3
+    warmup: int = 0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    final: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    epsilon: float = 1e-8
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.learning_rate > 0, f"OptimizerConfig.learning_rate must be above 0, got {self.learning_rate}")
+        require(self.warmup >= 0, f"OptimizerConfig.warmup must not be negative, got {self.warmup}")
+        require(self.clip_norm >= 0, f"OptimizerConfig.clip_norm must not be negative, got {self.clip_norm}")
+        require(self.accumulate >= 1, f"OptimizerConfig.accumulate must be at least 1, got {self.accumulate}")
+
+
+def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
+    """The learning rate of each update, of `updates` in all."""
+    rest = max(updates - config.warmup, 1)
+    match config.schedule:
+        case "constant":
+            after = optax.constant_schedule(config.learning_rate)
+        case "cosine":
+            after = optax.cosine_decay_schedule(config.learning_rate, rest, config.final)
+        case "linear":
+            after = optax.linear_schedule(config.learning_rate, config.learning_rate * config.final, rest)
+    if not config.warmup:
+        return after
+    # The first update is already worth taking: rise from 1/warmup, not from 0.
+    rise = optax.linear_schedule(config.learning_rate / config.warmup, config.learning_rate, max(config.warmup - 1, 1))
+    return optax.join_schedules([rise, after], [config.warmup])
+
+
+def _decayed(path: tuple, leaf: Array) -> bool:
+    """Matrices decay; scales and biases, stacked over layers or not, do not."""
+    return leaf.ndim >= 2 and getattr(path[-1], "key", None) not in ("scale", "bias", "dimension_bias")
+
+
+def make_optimizer(config: OptimizerConfig, updates: int) -> optax.GradientTransformation:
+    """AdamW as configured, for a run of `updates` updates."""
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    adamw = optax.adamw(
+        learning_rate(config, updates),
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        mask=lambda tree: jax.tree_util.tree_map_with_path(_decayed, tree),
+    )
+    return optax.chain(clip, adamw)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that an update changes.
+
+    Attributes:
+        trainable: variable collections being trained, for example {"lora": ...} or {"params": ...}.
+        opt_state: the optimizer's.
+        step: int32 scalar, batches done so far.
+        key: typed PRNG key; each step uses `fold_in(key, step)`.
+    """
+
+    trainable: Any
+    opt_state: Any
+    step: Array
+    key: Array
+
+
+def init_state(trainable: Any, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step."""
+    return TrainState(trainable, optimizer.init(trainable), jnp.int32(0), jax.random.key(seed))
+
+
+LossFn = Callable[[Any, Any, Any, Array], tuple[tuple[Array, Array], Sums]]
+"""(trainable, frozen, batch, key) to the loss as (sum, weight), and metrics as {name: (sum, weight)}."""
+
+
+def accumulated_gradients(loss_fn: LossFn, trainable: Any, frozen: Any, batch: Any, key: Array, parts: int):
+    """Gradient of sum(loss sums) / sum(weights) over `parts` equal micro-batches, and summed metrics.
+
+    Every leaf of `batch` has leading axis B, divisible by `parts`. Weights must not depend on the parameters.
+    """
+
+    def summed(trainable: Any, batch: Any, key: Array):
+        (total, weight), metrics = loss_fn(trainable, frozen, batch, key)
+        return total, (weight, metrics | {"loss/total": (total, weight)})
+
+    gradient = jax.grad(summed, has_aux=True)
+    if parts == 1:
+        grads, (weight, metrics) = gradient(trainable, batch, key)
+    else:
+        # Strided micro-batches: each takes its share from every device's rows, so nothing moves between devices.
+        split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+        def body(carry, part):
+            new = gradient(trainable, *part)
+            return jax.tree.map(jnp.add, carry, new), None
+
+        keys = jax.random.split(key, parts)
+        first = jax.tree.map(lambda x: x[0], (split, keys))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda p: gradient(trainable, *p), first))
+        (grads, (weight, metrics)), _ = jax.lax.scan(body, zeros, (split, keys))
+    scale = 1 / jnp.maximum(weight, 1e-8)
+    return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads), metrics
+
+
+def update(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, state: TrainState, frozen: Any, batch: Any, key: Array, parts: int
+) -> tuple[TrainState, Sums]:
+    """One optimizer update on `batch`; `state.step` is left to the caller (a batch may be passed over twice)."""
+    grads, metrics = accumulated_gradients(loss_fn, state.trainable, frozen, batch, key, parts)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+    metrics["optimizer/gradient_norm"] = (optax.global_norm(grads), jnp.float32(1))
+    metrics["optimizer/update_norm"] = (optax.global_norm(updates), jnp.float32(1))
+    return dataclasses.replace(state, trainable=trainable, opt_state=opt_state), metrics
+
+
+def means(metrics: Sums) -> dict[str, Array]:
+    """{name: sum / weight}; nan where nothing was counted."""
+    return {name: jnp.where(weight > 0, total / weight, jnp.nan) for name, (total, weight) in metrics.items()}
