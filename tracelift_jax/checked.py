@@ -215,9 +215,8 @@ def _conform_sequence(value: Any, kind: Any, where: str) -> Any:
         members = (members[0],) * len(value)
     if len(members) != len(value):
         raise _mismatch(value, kind, where)
-    items = [
-        _conform(item, member, f"{where}[{i}]") for i, (item, member) in enumerate(zip(value, members, strict=True))
-    ]
+    pairs = enumerate(zip(value, members, strict=True))
+    items = [_conform(item, member, f"{where}[{i}]") for i, (item, member) in pairs]
     result = list if container is list else tuple
     unchanged = isinstance(value, result) and all(map(operator.is_, items, value))
     return value if unchanged else result(items)

@@ -204,9 +204,8 @@ class _Reader:
             for statement in _statements(file, str(path)):
                 where = f"{path}:{statement.location.line_num}"
                 if isinstance(statement, config_parser.IncludeStatement):
-                    included = _find(
-                        statement.filename, [path.parent, Path()], f"{where}: include {statement.filename!r}"
-                    )
+                    wanted = f"{where}: include {statement.filename!r}"
+                    included = _find(statement.filename, [path.parent, Path()], wanted)
                     self.read_file(included, (*including, path.resolve()))
                     continue
                 with _placed(where):
@@ -278,7 +277,7 @@ def _statements(file: Any, name: str) -> Iterator[Any]:
 def _syntax(error: SyntaxError) -> str:
     token = re.search(r"Failed to parse token '(.*)'$", error.msg, re.DOTALL)
     if token:
-        return f"{token[1]} is not a value: a string needs quotes, a macro %, a class @ and (), and it is True, False, None"
+        return f"{token[1]} is not a value: strings need quotes, macros %, and it is True, False, None"
     return f"not gin syntax: {' '.join(error.msg.split())} In: {(error.text or '').strip()!r}"
 
 
@@ -313,9 +312,8 @@ def _import(context: gin_core.ParseContext, statement: config_parser.ImportState
         package = sys.modules.get(parent)
         if package is not None and hasattr(package, last):
             raise UserError(f"{missing} is not a module: import {parent}, and write its name before .{last}") from None
-        siblings = [
-            module.name for module in pkgutil.iter_modules(getattr(package, "__path__", None if not parent else []))
-        ]
+        folders = getattr(package, "__path__", []) if parent else None
+        siblings = [module.name for module in pkgutil.iter_modules(folders)]
         raise UserError(f"there is no module {missing!r}{did_you_mean(last, siblings)}") from None
 
 
@@ -430,15 +428,11 @@ def _build(root: type[T], final: dict[_Key, _Binding]) -> T:
 
 def _blame(message: str, final: dict[_Key, _Binding]) -> str:
     """The place of the value of `Class.field` that a message begins with, followed through macros."""
-    field = re.match(r"(\w+)\.(\w+)", message)
+    field = re.match(r"\w+\.\w+", message)
     places = []
     for binding in final.values():
-        if (
-            field
-            and not binding.key.is_macro
-            and (*binding.key.selector.split("."), binding.key.field)[-2:] == field.groups()
-        ):
-            while (macros := binding.macros()) and _Key(macros[0], "gin.macro", "value") in final and len(macros) == 1:
+        if field and f".{binding.key.selector}.{binding.key.field}".endswith(f".{field[0]}"):
+            while len(macros := binding.macros()) == 1:
                 binding = final[_Key(macros[0], "gin.macro", "value")]
             places.append(binding.where)
     return " or ".join(places)

@@ -256,10 +256,20 @@ def _atom_bytes(text: _Text):
     return digit | comma | (point & (behind_integer | ~text.digit(-1)))
 
 
+def _atom_begin(text: _Text, atom, place):
+    """int32 [*lead]: where the atom begins that runs through or ends at `place` [*lead]; `place` if there is none."""
+    return text.last(~atom & (text.place < place[..., None])) + 1
+
+
+def _atom_end(text: _Text, atom, place):
+    """int32 [*lead]: where the atom ends that runs through or begins at `place` [*lead]; `place` if there is none."""
+    return text.first(~atom & (text.place >= place[..., None]))
+
+
 def _sign_before(text: _Text, place):
     """Whether the number at `place` int32 [*lead] is negative, and where it starts with its sign: [*lead] each."""
     xp = text.xp
-    near = text.at(place[..., None] - np.arange(1, 7, dtype=np.int32))  # nearest first
+    near = text.at(place[..., None] - np.arange(1, 3, dtype=np.int32))  # nearest first
     dollar = near[..., 0] == ord("$")
     skip = xp.where(dollar, 1 + (near[..., 1] == ord("\\")), 0)
     near = text.at((place - skip)[..., None] - np.arange(1, 5, dtype=np.int32))
@@ -298,41 +308,45 @@ def _digits(text: _Text, begin, end):
     return count, decimals, take
 
 
-def _read(text: _Text, first) -> Number:
-    """The first or (where `first` bool [*lead] is False) last number of `text`, fields with leading axes `lead`."""
-    xp, digit = text.xp, text.digit()
-    atom = _atom_bytes(text)
+def _fraction(text: _Text, atom, begin, end, first):
+    """Looks for the other side of a fraction of which the atom from `begin` to `end` may be one side.
 
-    def atom_begin(place):  # of the atom that ends at or runs through `place`
-        return text.last(~atom & (text.place < place[..., None])) + 1
+    The first number of a text can only be the left side, and the last number only the right side.
 
-    def atom_end(place):  # of the atom that begins at or runs through `place`
-        return text.first(~atom & (text.place >= place[..., None]))
-
-    some = xp.where(first, text.first(digit), text.last(digit))
-    begin, end = atom_begin(some), atom_end(some)
-
-    # Is it one side of a fraction? Between the sides stands "/" or "}{"; the first number can only be the left side and
-    # the last number only the right side.
+    Returns:
+        bool [*lead], is there one; four int32 [*lead], begin and end of both sides; int32 [*lead], where the number
+        begins, without its sign; bool [*lead], is there a minus inside the left brace.
+    """
+    xp = text.xp
     slash = text.at(xp.where(first, end, begin - 1)[..., None])[..., 0] == ord("/")
-    gap = xp.where(first, end, begin - xp.where(slash, 1, 2))
-    left, right = atom_begin(gap), gap + xp.where(slash, 1, 2)
-    right_end = atom_end(right)
-    around = text.at(xp.stack([left - 1, gap, gap + 1, right_end], axis=-1))
-    slashed = slash & (around[..., 0] != ord("/")) & (around[..., 3] != ord("/"))
-    braced = (around[..., 1] == ord("}")) & (around[..., 2] == ord("{")) & (around[..., 3] == ord("}"))
-    negative_left, left_sign = _sign_before(text, left)
-    head = text.at(left_sign[..., None] - np.arange(7, 0, -1, dtype=np.int32))  # r"\dfrac{" or r"?\frac{"
+    left_end = xp.where(first, end, begin - xp.where(slash, 1, 2))
+    right = left_end + xp.where(slash, 1, 2)  # between the sides stands "/" or "}{"
+    left = _atom_begin(text, atom, left_end)
+    right_end = _atom_end(text, atom, right)
+    near = text.at(xp.stack([left - 1, left_end, left_end + 1, right_end], axis=-1))
+    slashed = slash & (near[..., 0] != ord("/")) & (near[..., 3] != ord("/"))
+    braced = (near[..., 1] == ord("}")) & (near[..., 2] == ord("{")) & (near[..., 3] == ord("}"))
+    minus, signed_left = _sign_before(text, left)
+    head = text.at(signed_left[..., None] - np.arange(7, 0, -1, dtype=np.int32))  # \dfrac{ or ?\frac{
     spelt = xp.all(head[..., 2:] == np.frombuffer(b"frac{", np.uint8), axis=-1)
     short = head[..., 1] == ord("\\")
     long = (head[..., 0] == ord("\\")) & ((head[..., 1] == ord("d")) | (head[..., 1] == ord("t")))
-    braced = braced & spelt & (short | long) & ~slash
-    fraction = (slashed | braced) & (left < gap) & (right < right_end)
+    braced = braced & spelt & (short | long)
+    exists = (slashed | braced) & (left < left_end) & (right < right_end)
+    start = xp.where(braced, signed_left - xp.where(short, 6, 7), left)
+    return exists, (left, left_end, right, right_end), start, minus & braced
 
-    begin, end = xp.where(fraction, left, begin), xp.where(fraction, gap, end)
-    braced = braced & fraction
-    negative, _ = _sign_before(text, xp.where(braced, left_sign - xp.where(short, 6, 7), begin))
-    negative = negative ^ (negative_left & braced)
+
+def _read(text: _Text, first) -> Number:
+    """The first or (where `first` bool [*lead] is False) last number of `text`, fields with leading axes `lead`."""
+    xp, digit, atom = text.xp, text.digit(), _atom_bytes(text)
+    some = xp.where(first, text.first(digit), text.last(digit))
+    begin, end = _atom_begin(text, atom, some), _atom_end(text, atom, some)
+    fraction, (left, left_end, right, right_end), start, inner_minus = _fraction(text, atom, begin, end, first)
+    start = xp.where(fraction, start, begin)
+    begin, end = xp.where(fraction, left, begin), xp.where(fraction, left_end, end)
+    minus, _ = _sign_before(text, start)
+    negative = minus ^ (inner_minus & fraction)
 
     over, over_decimals, take_over = _digits(text, begin, end)
     under, under_decimals, take_under = _digits(text, right, right_end)
@@ -346,7 +360,7 @@ def _read(text: _Text, first) -> Number:
     found = xp.any(digit, axis=-1) & fits & xp.any(denominator != 0, axis=-1)
     numerator = xp.where(found[..., None], numerator, np.int8(0))
     denominator = xp.where(found[..., None], denominator, np.int8(0))
-    return Number(found, found & negative & xp.any(numerator != 0, axis=-1), numerator, denominator)
+    return Number(found, negative & xp.any(numerator != 0, axis=-1), numerator, denominator)
 
 
 def _primes(count: int, below: int) -> list[int]:

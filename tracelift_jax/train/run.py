@@ -1,0 +1,274 @@
+"""A run directory, and the loop that fills it: the I/O of all trainers, and none of their mathematics."""
+
+import dataclasses
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tracelift_jax.checked import check_types, first_difference, require, to_jsonable
+from tracelift_jax.errors import UserError
+from tracelift_jax.train.checkpoint import Checkpoints
+from tracelift_jax.train.update import TrainState
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long a run is and what it does when.
+
+    Attributes:
+        steps: optimizer batches in all.
+        log_every: steps between plain log lines where there is no terminal.
+        evaluate_every: steps between evaluations on held-out problems; 0: only after the last step.
+        checkpoint_every: steps between checkpoints; one is always written after the last step.
+        keep: how many of the newest checkpoints stay; the best one by evaluation stays too.
+    """
+
+    steps: int = 100
+    log_every: int = 10
+    evaluate_every: int = 0
+    checkpoint_every: int = 50
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for field in ("steps", "log_every", "checkpoint_every", "keep"):
+            require(getattr(self, field) >= 1, f"Schedule.{field} must be at least 1, got {getattr(self, field)}")
+        require(self.evaluate_every >= 0, f"Schedule.evaluate_every must not be negative, got {self.evaluate_every}")
+
+    def evaluates(self, step: int) -> bool:
+        """Whether an evaluation follows the first `step` steps."""
+        return step == self.steps or bool(self.evaluate_every and step and step % self.evaluate_every == 0)
+
+    def checkpoints(self, step: int) -> bool:
+        """Whether a checkpoint follows the first `step` steps."""
+        return step == self.steps or step % self.checkpoint_every == 0 or self.evaluates(step)
+
+
+class RunDir:
+    """`config.gin`, `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `traces/` of one run."""
+
+    def __init__(self, path: str | Path, experiment: Any, operative: str, fresh: bool = False):
+        """Opens or begins a run directory.
+
+        Raises:
+            UserError: it holds another experiment, or `fresh` was asked for and it exists.
+        """
+        self.path = Path(path)
+        if fresh and self.path.exists() and any(self.path.iterdir() if self.path.is_dir() else [1]):
+            raise UserError(f"{self.path}: exists, and --fresh was given; remove it or choose another --run_dir")
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file; choose another --run_dir")
+        described = json.loads(json.dumps(to_jsonable(experiment)))
+        known = self.path / "config.json"
+        if known.exists():
+            try:
+                there = json.loads(known.read_text())
+            except ValueError as error:
+                raise UserError(f"{known}: not JSON ({error}); choose another --run_dir") from error
+            difference = first_difference(there, described)
+            if difference:
+                raise UserError(f"{self.path}: holds another experiment ({difference}); choose another --run_dir")
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise UserError(f"{self.path}: is not empty and holds no run; choose another --run_dir")
+        self.path.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps(described, indent=1) + "\n")
+        (self.path / "config.gin").write_text(operative)
+        self._tensorboard: Any = None
+
+    def rewind(self, step: int) -> None:
+        """Drops what was written after the first `step` steps, by a run that stopped behind its last checkpoint."""
+        metrics = self.path / "metrics.jsonl"
+        if metrics.exists():
+            kept = []
+            for line in metrics.read_text().splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line + "\n")
+                except (ValueError, KeyError):
+                    break  # the line being written when the run died
+            _replace(metrics, "".join(kept))
+        for record in self.path.glob("traces/step_*.jsonl"):
+            if int(record.stem.removeprefix("step_")) > step:
+                record.unlink()
+
+    def write_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds one object to `metrics.jsonl` and its scalars to TensorBoard; what is not finite is written as null."""
+        clean = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": step, **clean}) + "\n")
+        if self._tensorboard is None:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+        for name, value in clean.items():
+            if value is not None:
+                self._tensorboard.add_scalar(name, value, step)
+
+    def write_traces(self, step: int, records: list[dict[str, Any]]) -> None:
+        """Writes one step's reward records, whole or not at all."""
+        folder = self.path / "traces"
+        folder.mkdir(exist_ok=True)
+        _replace(folder / f"step_{step:06d}.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+    def close(self) -> None:
+        """Flushes TensorBoard."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file so that readers see the old one or the new one, never half of it."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a trainer gives the loop.
+
+    Attributes:
+        step: (state, batch) to (state, metrics, aux); metrics are device scalars, `aux` goes to `on_step`.
+        batches: yields (device batch, host note); one is drawn a step, by step number.
+        host_state: what of the host must be saved, as JSON. load_host_state: its inverse.
+        on_step: called one step late with (step, host note, aux on the host, metrics); may add metrics.
+        evaluate: held-out metrics of a state; the checkpoint's score is the value named `score`.
+        score: name of the metric by which checkpoints are best.
+        headline: metric names, short label each, for the progress line.
+    """
+
+    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array], Any]]
+    batches: Iterator[tuple[Any, Any]]
+    host_state: Callable[[], dict[str, Any]]
+    load_host_state: Callable[[dict[str, Any]], None]
+    evaluate: Callable[[TrainState], dict[str, float]]
+    score: str
+    headline: Mapping[str, str]
+    on_step: Callable[[int, Any, Any, dict[str, float]], None] = lambda step, note, aux, metrics: None
+
+
+class _Stopper:
+    """Turns SIGTERM and the first Ctrl-C into a checkpoint at the next step boundary."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stopper":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])  # a second signal has its usual, immediate effect
+        console.print("stopping after this step; once more stops at once")
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_after: int | None = None) -> TrainState:
+    """Runs, or continues, `schedule.steps` steps.
+
+    Args:
+        stop_after: leave, with a checkpoint, after this many steps in all, as a signal would.
+
+    Returns:
+        The state after the last step done.
+    """
+    checkpoints = Checkpoints(run.path / "checkpoints", schedule.keep)
+    restored = checkpoints.restore(state)
+    done = 0
+    if restored is not None:
+        done, state, host = restored
+        parts.load_host_state(host)
+        console.print(f"{run.path}: continuing after step {done}")
+    run.rewind(done)
+    last = min(schedule.steps, stop_after if stop_after is not None else schedule.steps)
+    with _Stopper() as stopper, _Line(schedule, done, parts.headline) as line:
+        pending: Callable[[], None] | None = None
+        score = 0.0
+        for step in range(done + 1, last + 1):
+            batch, note = next(parts.batches)
+            began = time.perf_counter()
+            state, metrics, aux = parts.step(state, batch)
+            if pending:
+                pending()
+
+            def flush(step=step, note=note, metrics=metrics, aux=aux, began=began) -> None:
+                on_host, fetched = jax.device_get((metrics, aux))
+                values = {name: float(value) for name, value in on_host.items()}
+                parts.on_step(step, note, fetched, values)
+                values["time/step_seconds"] = time.perf_counter() - began
+                run.write_metrics(step, values)
+                line.show(step, values)
+
+            # The metrics of a step are fetched while the next one runs, so the device never waits for the host.
+            pending = flush
+            leaving = step == last or stopper.asked
+            if schedule.checkpoints(step) or leaving:
+                pending()
+                pending = None
+            if schedule.evaluates(step):
+                held_out = parts.evaluate(state)
+                run.write_metrics(step, held_out)
+                line.note(step, held_out)
+                score = held_out[parts.score]
+            if schedule.checkpoints(step) or leaving:
+                checkpoints.save(step, state, parts.host_state(), score)
+            if stopper.asked:
+                break
+        checkpoints.wait()
+    checkpoints.close()
+    run.close()
+    return state
+
+
+class _Line:
+    """The progress line on a terminal; elsewhere a plain line every `log_every` steps."""
+
+    def __init__(self, schedule: Schedule, done: int, headline: Mapping[str, str]):
+        self._schedule, self._headline, self._done = schedule, headline, done
+        self._began = time.monotonic()
+        columns = [BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[numbers]}")]
+        times = [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+        self._progress = Progress(*columns, *times, console=console, disable=not console.is_terminal)
+        self._task = self._progress.add_task("", total=schedule.steps, completed=done, numbers="compiling")
+
+    def __enter__(self) -> "_Line":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _text(self, values: Mapping[str, float], names: Mapping[str, str]) -> str:
+        return "  ".join(f"{label} {values[name]:.3g}" for name, label in names.items() if name in values)
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows one step's numbers."""
+        text = self._text(values, self._headline)
+        self._progress.update(self._task, completed=step, numbers=text)
+        plain = not console.is_terminal
+        if plain and (step % self._schedule.log_every == 0 or step in (self._done + 1, self._schedule.steps)):
+            each = (time.monotonic() - self._began) / (step - self._done)
+            left = each * (self._schedule.steps - step)
+            console.print(f"step {step}/{self._schedule.steps}  {text}  {each:.2f} s/step  left {left:.0f} s")
+
+    def note(self, step: int, values: Mapping[str, float]) -> None:
+        """Prints held-out numbers for good."""
+        console.print(f"after step {step}: " + self._text(values, {name: name for name in values}))

@@ -1,0 +1,212 @@
+"""Supervised fine-tuning: one base learns all that the roles need of it.
+
+From each problem three things are learnt at once: to write reasoning, to answer behind it, and to answer without it.
+The problem is encoded once, and the two branches hang below it:
+
+    problem [B, P] --- branch 0:  open  REASONING close  ask  ANSWER end
+                   \\-- branch 1:  ask_directly  ANSWER end
+
+Only the tokens in capitals, with the closing tag and the end token, are predicted.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from tracelift_jax.checked import check_types, require
+from tracelift_jax.models import build, hf
+from tracelift_jax.models.build import LoraConfig, Model
+from tracelift_jax.models.logprobs import shift, token_logprobs
+from tracelift_jax.models.segment import expand, last_valid
+from tracelift_jax.models.transformer import ModelConfig, Transformer
+from tracelift_jax.parallel.mesh import MeshConfig, make_mesh, place_batch
+from tracelift_jax.tasks.problem import Problem, Task
+from tracelift_jax.text.prompts import Pieces, Prompts
+from tracelift_jax.text.spans import Tokens, pad
+from tracelift_jax.text.tokenizer import Tokenizer
+from tracelift_jax.train.data import eval_batches, problem_stream
+from tracelift_jax.train.losses import Sums
+from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
+from tracelift_jax.train.update import OptimizerConfig, TrainState, init_state, make_optimizer, means, update
+
+BRANCHES = ("reasoned", "direct")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sft:
+    """`tracelift sft`: supervised fine-tuning of a base on a task's reference reasoning and answers.
+
+    Attributes:
+        task: where problems come from; they need reference reasoning.
+        model: the base to start from. lora: train an adapter (merged in the result), or None for all weights.
+        tokenizer: its directory; "assets/dial/tokenizer" is shipped.
+        prompts: the words of the roles.
+        prompt_tokens, branch_tokens: room for a problem and for what hangs below it; what does not fit is left out.
+        batch_size: problems a step, over all devices.
+        direct_weight: weight of the answers without reasoning in the loss.
+        optimizer, schedule, mesh, seed: how it is trained.
+        evaluation_problems: held-out problems for the loss that is reported.
+    """
+
+    task: Task
+    tokenizer: str
+    model: Model = Model()
+    lora: LoraConfig | None = None
+    prompts: Prompts = Prompts()
+    prompt_tokens: int = 64
+    branch_tokens: int = 64
+    batch_size: int = 64
+    direct_weight: float = 1.0
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = Schedule()
+    mesh: MeshConfig = MeshConfig()
+    seed: int = 0
+    evaluation_problems: int = 256
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for field in ("prompt_tokens", "branch_tokens", "batch_size", "evaluation_problems"):
+            require(getattr(self, field) >= 1, f"Sft.{field} must be at least 1, got {getattr(self, field)}")
+        require(self.direct_weight >= 0, f"Sft.direct_weight must not be negative, got {self.direct_weight}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SftBatch:
+    """Problems with their branches.
+
+    Attributes:
+        problem: [B, P]. branches: [B, 2, T].
+        weight: float32 [B, 2, T], 0 where nothing is to be predicted.
+    """
+
+    problem: Tokens
+    branches: Tokens
+    weight: Array | np.ndarray
+
+
+def encode(pieces: Pieces, config: Sft, index: int, problem: Problem) -> SftBatch | None:
+    """One problem as arrays without B; None where it does not fit."""
+    del index
+    reasoned = [
+        (pieces.open, 0.0),
+        (pieces.trace(problem.reasoning), 1.0),
+        (pieces.ask, 0.0),
+        (pieces.answer(problem.answer), 1.0),
+    ]
+    direct = [(pieces.ask_directly, 0.0), (pieces.answer(problem.answer), config.direct_weight)]
+    statement = pieces.problem(config.prompts.planner, problem)
+    branches = [[token for piece, _ in branch for token in piece] for branch in (reasoned, direct)]
+    if len(statement) > config.prompt_tokens or max(map(len, branches)) > config.branch_tokens:
+        return None
+    weight = np.zeros((2, config.branch_tokens), np.float32)
+    for row, branch in enumerate((reasoned, direct)):
+        flat = [w for piece, w in branch for _ in piece]
+        weight[row, : len(flat)] = flat
+    problem_tokens = pad([statement], config.prompt_tokens, pieces.tokenizer.pad_id)
+    return SftBatch(
+        Tokens(problem_tokens.ids[0], problem_tokens.valid[0]),
+        pad(branches, config.branch_tokens, pieces.tokenizer.pad_id),
+        weight,
+    )
+
+
+def sft_loss(model: Transformer, trainable: Any, frozen: Any, batch: SftBatch, key: Array) -> tuple[tuple[Array, Array], Sums]:
+    """Weighted cross entropy of the branches' tokens, as (sum, weight), and its parts by branch."""
+    variables = {**frozen, **trainable}
+    problem_key, branch_key = jax.random.split(key)
+
+    def read(tokens: Tokens, context, key: Array):
+        return model.apply(variables, tokens.ids, tokens.valid, context, deterministic=False, rngs={"dropout": key})
+
+    hidden, segment = read(batch.problem, (), problem_key)
+    end = last_valid(hidden, jnp.asarray(batch.problem.valid))
+    below, _ = read(batch.branches, (segment,), branch_key)
+    lead = batch.branches.ids.shape[:-1]
+    states = shift(jnp.broadcast_to(expand(end, lead, trailing=1), (*lead, end.shape[-1])), below)
+    losses = -token_logprobs(model, variables, states, jnp.asarray(batch.branches.ids))
+    weight = jnp.asarray(batch.weight)
+    metrics: Sums = {
+        f"loss/{name}": ((losses * weight)[:, row].sum(), weight[:, row].sum()) for row, name in enumerate(BRANCHES)
+    }
+    return ((losses * weight).sum(), weight.sum()), metrics
+
+
+def make_steps(config: Sft, shape: ModelConfig):
+    """The jitted train step and held-out loss: (state, frozen, batch) to (state, metrics), and to metrics."""
+    model = Transformer(shape)
+    quiet = Transformer(dataclasses.replace(shape, lora=dataclasses.replace(shape.lora, dropout=0.0) if shape.lora else None))
+    optimizer = make_optimizer(config.optimizer, config.schedule.steps)
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, frozen: Any, batch: SftBatch):
+        key = jax.random.fold_in(state.key, state.step)
+        state, sums = update(partial(sft_loss, model), optimizer, state, frozen, batch, key, config.optimizer.accumulate)
+        return dataclasses.replace(state, step=state.step + 1), means(sums)
+
+    @jax.jit
+    def held_out(state: TrainState, frozen: Any, batch: SftBatch) -> Sums:
+        loss, metrics = sft_loss(quiet, state.trainable, frozen, batch, state.key)
+        return metrics | {"loss/total": loss}
+
+    return optimizer, train_step, held_out
+
+
+def _evaluation(config: Sft, encode_one: Callable, held_out: Callable, frozen: Any, mesh: Mesh, shards: int):
+    batches = [
+        place_batch(batch, mesh)
+        for batch, _, _ in eval_batches(config.task.problems("test"), encode_one, shards, config.evaluation_problems)
+    ]
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        total: dict[str, np.ndarray] = {}
+        for batch in batches:
+            for name, pair in jax.device_get(held_out(state, frozen, batch)).items():
+                total[name] = total.get(name, np.zeros(2)) + np.array(pair)
+        losses = {f"held_out/{name}": float(s / w) for name, (s, w) in total.items() if w}
+        return losses | {"held_out/score": -losses["held_out/loss/total"]}
+
+    return evaluate
+
+
+def run_sft(config: Sft, run: RunDir, stop_after: int | None = None) -> None:
+    """Trains, or continues training, and writes the result to `RUN_DIR/model`."""
+    tokenizer = Tokenizer.load(build.find(config.tokenizer))
+    pieces = Pieces(config.prompts, tokenizer)
+    mesh = make_mesh(config.mesh)
+    shape = build.model_config(config.model, len(tokenizer))
+    base = build.load_base(config.model, shape, mesh, config.mesh)
+    shape = dataclasses.replace(shape, lora=config.lora)
+    if config.lora:
+        trainable, frozen = {"lora": build.init_lora(shape, config.seed, mesh, config.mesh)}, {"params": base}
+    else:
+        trainable, frozen = {"params": base}, {}
+    optimizer, train_step, held_out = make_steps(config, shape)
+    encode_one = partial(encode, pieces, config)
+    stream = problem_stream(config.task.problems("train"), batch_size=config.batch_size, seed=config.seed, encode=encode_one)
+
+    def step(state: TrainState, batch: SftBatch):
+        return *train_step(state, frozen, batch), None
+
+    parts = Parts(
+        step=step,
+        batches=((place_batch(batch, mesh), None) for batch in stream),
+        host_state=lambda: {"data": stream.get_state()},
+        load_host_state=lambda host: stream.set_state(host["data"]),
+        evaluate=_evaluation(config, encode_one, held_out, frozen, mesh, config.batch_size),
+        score="held_out/score",
+        headline={"loss/reasoned": "reasoned", "loss/direct": "direct", "optimizer/gradient_norm": "|g|"},
+    )
+    state = fit(run, config.schedule, init_state(trainable, optimizer, config.seed), parts, stop_after)
+    if int(state.step) == config.schedule.steps:
+        params = state.trainable.get("params") or hf.merge_lora(base, state.trainable["lora"], shape)
+        hf.save(run.path / "model", params, shape)
+        tokenizer.save(run.path / "model")
+        console.print(f"wrote {run.path / 'model'} (fingerprint {hf.fingerprint(params)})")
