@@ -244,6 +244,8 @@ def _mismatch(value: Any, kind: Any, where: str, hint: str = "") -> UserError:
         got = f"{_shown(value)} ({type(value).__name__})"
     if kind is bool and not hint:
         hint = "; write True or False"
+    if kind is str and isinstance(value, int | float):
+        hint = f"; a string needs quotes: \"'{value}'\""
     return UserError(f"{where}: expected {_described(kind)}, got {got}{hint}")
 
 

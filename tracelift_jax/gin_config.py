@@ -182,8 +182,8 @@ class _Delegate(gin_core.ParserDelegate):
 class _Syntax(config_parser.ParserDelegate):
     """Accepts any reference: to learn whether a text is a gin value at all."""
 
-    def configurable_reference(self, scoped_selector: str, evaluate: bool) -> None:
-        del scoped_selector, evaluate
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> None:
+        del scoped_configurable_name, evaluate
 
     def macro(self, macro_name: str) -> None:
         del macro_name
@@ -227,8 +227,10 @@ class _Reader:
         try:
             for binding in bindings:
                 name, text = _split(binding)
-                with _placed(f"--gin.{binding}"):
-                    self._bind(*config_parser.parse_binding_key(name), _flag_value(text), f"--gin.{binding}")
+                where = " ".join(f"--gin.{binding}".split())
+                with _placed(where):
+                    scope, selector, field = config_parser.parse_binding_key(name)
+                    self._bind(scope, selector, field, _flag_value(text), where)
         finally:
             gin_core._PARSE_CONTEXTS.pop()
 
@@ -277,7 +279,8 @@ def _statements(file: Any, name: str) -> Iterator[Any]:
 def _syntax(error: SyntaxError) -> str:
     token = re.search(r"Failed to parse token '(.*)'$", error.msg, re.DOTALL)
     if token:
-        return f"{token[1]} is not a value: strings need quotes, macros %, and it is True, False, None"
+        text = " ".join(token[1].split())
+        return f"{text} is not a value: strings need quotes, macros a %, and it is True, False, None"
     return f"not gin syntax: {' '.join(error.msg.split())} In: {(error.text or '').strip()!r}"
 
 
@@ -300,9 +303,15 @@ def _open(path: Path) -> Any:
 
 def _import(context: gin_core.ParseContext, statement: config_parser.ImportStatement) -> None:
     """Imports a module for a file; a module of another name, or one it needs, may be missing."""
+    if statement.module.startswith("__gin__.") and statement.module != _DYNAMIC.module:
+        raise UserError(f"gin has no {statement.module!r}; write {_DYNAMIC.format()!r}")
+    if statement.bound_name() == "gin":
+        raise UserError("the name gin is taken by gin itself: import the module `as` another name")
     try:
         context.process_import(statement)
     except SyntaxError as error:
+        if (error.filename or "").endswith(".py"):
+            raise
         raise UserError(" ".join(error.msg.split())) from None
     except ModuleNotFoundError as error:
         missing = error.name or ""
@@ -317,15 +326,19 @@ def _import(context: gin_core.ParseContext, statement: config_parser.ImportState
         raise UserError(f"there is no module {missing!r}{did_you_mean(last, siblings)}") from None
 
 
-def _configurable(selector: str) -> gin_core.Configurable:
+def _configurable(selector: str) -> Any:
     """Finds the class or function that a name means in the file being read."""
     context = gin_core._parse_context()
     names, table = selector.split("."), context._symbol_table
     if names[0] not in table:
-        with contextlib.suppress(NameError):
+        try:
             found = context.get_configurable(selector)
-            if found:
-                return found
+        except NameError:
+            found = None
+        except KeyError as error:
+            raise UserError(str(error.args[0]).rstrip(".")) from None
+        if found:
+            return found
         if not context._dynamic_registration:
             raise UserError(f"{selector} is unknown: begin the file with `from __gin__ import dynamic_registration`")
         known = sorted(name for name in table if name != "gin")
@@ -351,7 +364,8 @@ def _check_field(function: Any, selector: str, field: str) -> None:
 def _split(binding: str) -> tuple[str, str]:
     name, equals, text = binding.partition("=")
     if not _NAME.fullmatch(name):
-        raise UserError(f"--gin.{binding}: {name!r} is not a name; write --gin.STEPS=10 or --gin.config.Train.steps=10")
+        flag = " ".join(f"--gin.{binding}".split())
+        raise UserError(f"{flag}: {name!r} is not a name; write --gin.STEPS=10 or --gin.config.Train.steps=10")
     if not equals:
         raise UserError(f"--gin.{name} needs a value: --gin.{name}=...")
     return name, text
@@ -363,19 +377,15 @@ def _flag_value(text: str) -> Any:
         if text.lstrip()[:1] in tuple("@%([{'\""):
             raise UserError("the value is not gin syntax (a shell may have taken its quotes)")
         return text
-    try:
-        return config_parser.ConfigParser(text, _Delegate()).parse_value()
-    except ValueError as error:  # an ambiguous constant
-        raise UserError(_first_line(error)) from None
+    return config_parser.ConfigParser(text, _Delegate()).parse_value()
 
 
 def _is_gin_value(text: str) -> bool:
     try:
         parser = config_parser.ConfigParser(text, _Syntax())
         parser.parse_value()
-        while parser.current_token.type in (tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT):
-            parser._advance_one_token()
-        return parser.current_token.type == tokenize.ENDMARKER
+        parser._skip([tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT])
+        return getattr(parser.current_token, "type", None) == tokenize.ENDMARKER
     except (SyntaxError, tokenize.TokenError):
         return False
 
@@ -396,6 +406,12 @@ def _check_macros(seen: Sequence[_Binding], final: dict[_Key, _Binding]) -> None
         raise UserError(f"{binding.where}: macro %{name} is not defined{hint}")
     for binding in unused:
         _refuse_unused_macro(binding, used)
+    for name, binding in defined.items():
+        reached = set(binding.macros())
+        for _ in defined:
+            reached |= {deeper for macro in reached for deeper in defined[macro].macros()}
+        if name in reached:
+            raise UserError(f"{binding.where}: the macro {name} refers to itself")
 
 
 def _refuse_unused_macro(binding: _Binding, used: dict[str, _Binding]) -> NoReturn:
@@ -415,10 +431,10 @@ def _build(root: type[T], final: dict[_Key, _Binding]) -> T:
     except UserError as error:
         message = _first_line(error)
     except RecursionError:
-        message = f"{root.__name__} never ends: a macro or an @reference refers to itself"
+        message = f"{root.__name__} never ends: some @reference leads back to itself"
     except TypeError as error:
         missing = re.match(r"(?:.*\.)?(\w+)\.__init__\(\) missing \d+ required .*?arguments?: '(\w+)'", str(error))
-        if not missing or not any(key[1].endswith(missing[1]) for key in gin_core._OPERATIVE_CONFIG):
+        if not missing or not any(key[1].split(".")[-1] == missing[1] for key in gin_core._OPERATIVE_CONFIG):
             raise
         field = f"{missing[1]}.{missing[2]}"
         message = f"{field} has no value: bind it in a gin file, or give --gin.{field}=..."
@@ -432,7 +448,7 @@ def _blame(message: str, final: dict[_Key, _Binding]) -> str:
     places = []
     for binding in final.values():
         if field and f".{binding.key.selector}.{binding.key.field}".endswith(f".{field[0]}"):
-            while len(macros := binding.macros()) == 1:
+            while isinstance(binding.value, gin_core.ConfigurableReference) and (macros := binding.macros()):
                 binding = final[_Key(macros[0], "gin.macro", "value")]
             places.append(binding.where)
     return " or ".join(places)
@@ -448,5 +464,5 @@ def _check_used(root: type, final: dict[_Key, _Binding]) -> None:
             continue
         if not any(selector == key.selector and built[: len(scope)] == scope for built, selector in called):
             what = binding.name.rpartition(".")[0]
-            why = f"the macro {binding.name} feeds nothing" if key.is_macro else f"no {what} is"
+            why = "nothing that uses it is" if key.is_macro else f"no {what} is"
             raise UserError(f"{binding.where}: {binding.name} changes nothing: {why} part of this {root.__name__}")

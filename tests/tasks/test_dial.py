@@ -58,8 +58,10 @@ def test_unfaithful_traces_worked_by_hand(trace, first_wrong, final):
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "8", "= 8", "7 + 5 = 2 ;", "7 + 5 = 12", "7+5=2", "7 + 5 = 2; 2 * 2 = 4", "7  + 5 = 2", "7 / 5 = 2"]
-    + ["7 + 5 = 2 ; ; 2 * 2 = 4", "7 + 5 = 2 \n; 2 * 2 = 4", "so 7 + 5 = 2", "7 + 5 = 2 .", "٧ + 5 = 2"],
+    [
+        *("", " ", "8", "= 8", "7 + 5 = 2 ;", "7 + 5 = 12", "7+5=2", "7 + 5 = 2; 2 * 2 = 4", "7  + 5 = 2", "7 / 5 = 2"),
+        *("7 + 5 = 2 ; ; 2 * 2 = 4", "7 + 5 = 2 \n; 2 * 2 = 4", "so 7 + 5 = 2", "7 + 5 = 2 .", "٧ + 5 = 2"),
+    ],
 )
 def test_ill_formed_traces(text):
     assert parse_trace(text) is None
@@ -151,7 +153,7 @@ def test_parsed_traces_are_what_was_written(text):
     ],
 )
 def test_other_text_is_no_problem(text):
-    with pytest.raises(UserError, match="not a (problem|sentence) of the dial world") as caught:
+    with pytest.raises(UserError, match=r"not a (problem|sentence) of the dial world") as caught:
         parse_problem(text)
     assert "\n" not in str(caught.value)
 
@@ -246,6 +248,8 @@ def test_wrong_values_are_one_line(values, message):
 def test_wrong_split_is_one_line():
     with pytest.raises(UserError, match="no split 'dev' in the dial task: use one of train, test"):
         TASK.problems("dev")
+    with pytest.raises(UserError, match="no split 'dev'"):
+        TASK.problem("dev", 0)
 
 
 # --- The tokenizer ----------------------------------------------------------------------------------------------------
@@ -306,19 +310,19 @@ def test_reasoning_is_five_tokens_a_step(tokenizer):
 def test_splicing_tags_gives_the_tokens_of_the_whole(tokenizer, index):
     problem = TASK.problems("train")[index]
     parts = [f"{problem.text}\n<reasoning>", f" {problem.reasoning} ", "</reasoning>\nAnswer:", f" {problem.answer}"]
-    assert sum(map(tokenizer.encode, parts), []) == tokenizer.encode("".join(parts))
+    assert [*itertools.chain(*map(tokenizer.encode, parts))] == tokenizer.encode("".join(parts))
 
 
 def test_longest_problem_fits(tokenizer):
     """The longest sentence of every kind, six operations, two distractors."""
     slots = {"n": 7, "name": "Ann", "things": "hats"}
 
-    def longest(sentences):
-        return max(len(tokenizer.encode(" " + sentence.format(**slots))) for sentence in sentences)
+    def longest(sentences, before=" "):
+        return max(len(tokenizer.encode(before + sentence.format(**slots))) for sentence in sentences)
 
     deeds = longest([f"{{name}} {deed}." for wording in dial.WORDINGS for deed in wording.deeds])
-    total = longest(dial.STARTS) + 6 * deeds + 2 * longest(dial.DISTRACTORS) + longest(dial.QUESTIONS)
-    assert total <= 64
+    parts = longest(dial.STARTS, before=""), 6 * deeds, 2 * longest(dial.DISTRACTORS), longest(dial.QUESTIONS)
+    assert parts == (7, 36, 12, 9)  # 64 in all
 
 
 @settings(max_examples=500, deadline=None)

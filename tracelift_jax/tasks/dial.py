@@ -232,6 +232,11 @@ def split_of(start: int, ops: Sequence[Op]) -> str:
     return "test" if hashlib.blake2b(key.encode(), digest_size=1).digest()[0] < 32 else "train"
 
 
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise UserError(f"no split {split!r} in the dial task: use one of {', '.join(SPLITS)}")
+
+
 def _draw_operations(rng: random.Random, count: int) -> tuple[int, tuple[Op, ...]]:
     wordings = rng.choices(WORDINGS, k=count)
     return rng.randrange(10), tuple(Op(w.symbol, rng.choice(w.operands)) for w in wordings)
@@ -286,8 +291,13 @@ class DialTask:
         """The problems of "train" or "test"; the result serves `grain.MapDataset.source` as it is."""
         return DialProblems(self, split)
 
+    def faithful(self, problem: Problem, reasoning: str) -> bool:
+        """Whether `reasoning` is the problem's one true trace."""
+        return check_trace(problem, reasoning).faithful
+
     def problem(self, split: str, index: int) -> DialProblem:
         """Draws problem `index` of a split; no other problem is needed for it."""
+        _check_split(split)  # drawing for a split that nothing belongs to would never end
         values = f"{self.min_ops}-{self.max_ops}-{self.max_distractors}"
         # The values are part of the name: the same index under other values is another problem, and baselines are
         # cached by this name.
@@ -316,8 +326,7 @@ class DialProblems(Sequence[DialProblem]):
     split: str
 
     def __post_init__(self):
-        if self.split not in SPLITS:
-            raise UserError(f"no split {self.split!r} in the dial task: use one of {', '.join(SPLITS)}")
+        _check_split(self.split)
 
     def __len__(self) -> int:
         return self.task.train_size if self.split == "train" else self.task.test_size

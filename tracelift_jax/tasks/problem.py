@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,4 +29,13 @@ class Task(Protocol):
 
     def problems(self, split: str) -> Sequence[Problem]:
         """Random access to the problems of a split: `len(...)` and `[index]`, the same on every call."""
+        ...
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """A task that can tell whether reasoning is true, step by step."""
+
+    def faithful(self, problem: Problem, reasoning: str) -> bool:
+        """Whether every step of `reasoning` (without tags) is right and follows from `problem`."""
         ...

@@ -131,9 +131,9 @@ def _text_of_tokens(tokens: Array, valid: Array, table: TokenBytes) -> tuple[Arr
     for _ in tokens.shape[:-1]:
         mark = jax.vmap(mark)
     owner = _running_max(mark(begin))
-    within = jnp.arange(room, dtype=jnp.int32) - jnp.take_along_axis(begin, owner, axis=-1)
+    within = jnp.arange(room, dtype=jnp.int32) - _take(begin, owner)
     within = jnp.clip(within, 0, data.shape[-1] - 1)  # only behind the text's end is there anything to clip
-    return data[jnp.take_along_axis(tokens, owner, axis=-1), within], length
+    return data[_take(tokens, owner), within], length
 
 
 def read_number_bytes(data: Array | np.ndarray, length: Array | np.ndarray) -> Number:
@@ -153,7 +153,7 @@ def read_number_bytes(data: Array | np.ndarray, length: Array | np.ndarray) -> N
 def number_of(text: str) -> Number:
     """The number that `read_number` reads from the bytes of `text`, on the host: NumPy fields, no leading axes."""
     data = np.frombuffer(text.encode("utf-8", errors="replace"), np.uint8)
-    return read_number_bytes(data, np.int32(len(data)))
+    return read_number_bytes(data, np.asarray(len(data), np.int32))
 
 
 class _Text:
@@ -183,7 +183,7 @@ class _Text:
     def at(self, place):
         """uint8 [*lead, M]: the bytes at `place` int32 [*lead, M]; zero outside the text."""
         place = self.xp.clip(place + _MARGIN, 0, self.padded.shape[-1] - 1)
-        return self.xp.take_along_axis(self.padded, place, axis=-1)
+        return _take(self.padded, place)
 
     def first(self, mask):
         """int32 [*lead]: the first position where `mask` [*lead, N] holds, else N."""
@@ -212,6 +212,13 @@ def _is_tail(byte):
     """Bytes that end a word or a term: letters and closing brackets."""
     folded = byte | np.uint8(32)  # case away; it also takes "]" (0x5d) to "}" (0x7d)
     return ((folded >= ord("a")) & (folded <= ord("z"))) | (folded == ord("}")) | (byte == ord(")"))
+
+
+def _take(x, place):
+    """`x` [*lead, N] at `place` int32 [*lead, M] in 0 .. N - 1: [*lead, M]."""
+    if isinstance(x, np.ndarray):
+        return np.take_along_axis(x, place, axis=-1)
+    return jnp.take_along_axis(x, place, axis=-1, mode="promise_in_bounds")  # every caller clips
 
 
 def _running_max(x):
@@ -249,7 +256,7 @@ def _atom_bytes(text: _Text):
     # and whether it is a point travel as one integer.
     seen = _running_max(xp.where(digit, np.int32(-1), 2 * text.place + point))
     seen = xp.concatenate([xp.full_like(seen[..., :1], -1), seen[..., :-1]], axis=-1)
-    behind_integer = text.digit(-1) & ((seen < 0) | (seen % 2 == 0))
+    behind_integer = text.digit(-1) & ((seen < 0) | (seen & 1 == 0))
     group_before = behind_integer & ~(text.digit(-2) & text.digit(-3) & text.digit(-4))
     group_after = text.digit(1) & text.digit(2) & text.digit(3) & ~text.digit(4)
     comma = (byte == ord(",")) & group_before & group_after
@@ -295,12 +302,12 @@ def _digits(text: _Text, begin, end):
     whole = point - begin
     # With thousands commas all groups but the first have three digits, so a digit's place is plain arithmetic.
     grouped = (whole > 4) & (text.at((point - 4)[..., None])[..., 0] == ord(","))
-    count = decimals + whole - xp.where(grouped, whole // 4, 0)
+    count = decimals + whole - xp.where(grouped, whole >> 2, 0)
 
     def take(tens):
         nth = np.arange(DIGITS, dtype=np.int32) - tens[..., None]
         power = nth - decimals[..., None]
-        commas = xp.where(grouped[..., None], power // 3, 0)
+        commas = xp.where(grouped[..., None], (power.astype(np.uint32) // np.uint32(3)).astype(np.int32), 0)
         place = xp.where(power < 0, end[..., None] - 1 - nth, point[..., None] - 1 - power - commas)
         value = text.at(place).astype(np.int8) - np.int8(ord("0"))
         return xp.where((nth >= 0) & (nth < count[..., None]), value, np.int8(0))

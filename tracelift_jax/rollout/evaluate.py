@@ -1,0 +1,130 @@
+"""Held-out evaluation of planner + executor, at temperature 1 and greedily."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from tracelift_jax.checked import check_types, require
+from tracelift_jax.parallel.mesh import place_batch
+from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
+from tracelift_jax.rollout.records import trace_texts
+from tracelift_jax.rollout.reward import OK, RewardConfig
+from tracelift_jax.rollout.rollout import rollout
+from tracelift_jax.tasks.problem import Oracle, Problem, Task
+from tracelift_jax.text.prompts import Prompts
+from tracelift_jax.text.tokenizer import Tokenizer
+
+MODES = {"sampled": 1.0, "greedy": 0.0}
+"""Planner temperature of each way of evaluating."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How planner + executor are evaluated.
+
+    Attributes:
+        problems: how many held-out problems, from the first on.
+        batch_size: problems at a time, over all devices.
+        seed: of the samples; the same for all planners compared.
+    """
+
+    problems: int = 512
+    batch_size: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.problems >= 1, f"Evaluation.problems must be at least 1, got {self.problems}")
+        require(self.batch_size >= 1, f"Evaluation.batch_size must be at least 1, got {self.batch_size}")
+
+
+def wilson(successes: float, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % confidence interval of a rate (Wilson, 1927)."""
+    if not trials:
+        return 0.0, 1.0
+    rate = successes / trials
+    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def evaluation_setup(setup: Setup, temperature: float) -> Setup:
+    """The same roles with one trace a problem, at `temperature`; greedy planners meet a greedy executor."""
+    executor = setup.executor_sampling if temperature else dataclasses.replace(setup.executor_sampling, temperature=0.0)
+    return dataclasses.replace(
+        setup,
+        traces=1,
+        planner_sampling=dataclasses.replace(setup.planner_sampling, temperature=temperature, top_p=1.0),
+        executor_sampling=executor,
+        reward=RewardConfig(kind="uplift_only", uplift="likelihood", malformed="fail"),
+    )
+
+
+class Evaluator:
+    """Evaluates planners that share setup, executor, reward model and problems."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        text: Text,
+        batches: Sequence[PromptBatch],
+        problems: Sequence[Problem],
+        task: Task,
+        tokenizer: Tokenizer,
+        prompts: Prompts,
+        config: Evaluation,
+        mesh: Mesh,
+    ):
+        """`batches` are host batches over `problems`, in order of `index`; rows that are not `real` only fill."""
+        self._batches = [place_batch(batch, mesh) for batch in batches]
+        self._problems, self._task, self._tokenizer, self._prompts = problems, task, tokenizer, prompts
+        self._config, self._text = config, text
+        self._graded = setup.reward_model is not None
+        self._roll = {
+            mode: jax.jit(partial(rollout, evaluation_setup(setup, temperature))) for mode, temperature in MODES.items()
+        }
+
+    def __call__(self, weights: Weights) -> dict[str, float]:
+        """Metrics `eval/<mode>/<name>`, each with its interval's ends as `..._low` and `..._high` where it is a rate."""
+        out: dict[str, float] = {}
+        for mode in MODES:
+            rows = self._rows(weights, mode)
+            count = len(rows["right"])
+            for name in ("right", "faithful", "wrong_reason", "well_formed"):
+                if name in rows:
+                    key = f"eval/{mode}/{'accuracy' if name == 'right' else name}"
+                    out[key] = float(np.mean(rows[name]))
+                    out[f"{key}_low"], out[f"{key}_high"] = wilson(float(np.sum(rows[name])), count)
+            for name in ("uplift", "score") if self._graded else ("uplift",):
+                out[f"eval/{mode}/{name}"] = float(np.mean(rows[name]))
+            out[f"eval/{mode}/problems"] = float(count)
+        return out
+
+    def _rows(self, weights: Weights, mode: str) -> dict[str, list[Any]]:
+        rows: dict[str, list[Any]] = {}
+        key: Array = jax.random.key(self._config.seed)
+        for number, batch in enumerate(self._batches):
+            done = jax.device_get(self._roll[mode](self._text, weights, batch, jax.random.fold_in(key, number)))
+            bodies = trace_texts(done, self._tokenizer, self._prompts)
+            index, real = jax.device_get((batch.index, batch.real))
+            for b in np.nonzero(real)[0]:
+                right = bool(done.verdicts[b, 0, 0] == OK)
+                row = {
+                    "right": right,
+                    "well_formed": bool(done.well_formed[b, 0]),
+                    "uplift": float(done.uplift.value[b, 0]),
+                    "score": float(done.score[b, 0]),
+                }
+                if isinstance(self._task, Oracle):
+                    row["faithful"] = self._task.faithful(self._problems[int(index[b])], bodies[b][0])
+                    row["wrong_reason"] = right and not row["faithful"]
+                for name, value in row.items():
+                    rows.setdefault(name, []).append(value)
+        return rows

@@ -1,0 +1,241 @@
+"""From prompts to advantages in one pure function: METHOD's loop, read top to bottom.
+
+    traces    = sample(planner | problem)                       [B, G, R]
+    reason    = open + body + close                             [B, G, T]
+    answers   = sample(executor | problem, reason, ask)         [B, G, 1 + K, A]
+    verdicts  = equal(read_number(answers), reference)          [B, G, 1 + K]
+    u         = uplift(with, without)                           [B, G]
+    s         = grade(reward model | problem, reason)           [B, G]
+    reward    = math_reward(e2e, s, u)                          [B, G]
+    advantage = group_advantages(reward)                        [B, G]
+
+No token visits the host before the reward exists.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
+from tracelift_jax.rollout.execute import Shown, answer_probability, answers, read
+from tracelift_jax.rollout.reward import FAILED, OK, math_reward, success_rate, uplift
+from tracelift_jax.rollout.sample import Samples, sample
+from tracelift_jax.rollout.score import grade
+from tracelift_jax.text.spans import GOOD, Tokens, splice
+from tracelift_jax.train.losses import group_advantages
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Uplift:
+    """What the reasoning gave the executor, with the counts and probabilities it comes from.
+
+    Attributes:
+        value: float32 [B, G] in [-1, 1].
+        ok, trials: int32 [B, G], right and judged samples with the reasoning (sampled uplift; else 0).
+        baseline_ok, baseline_trials: int32 [B, G], the same without it.
+        baseline_answers: [B, n, A] or, resampled, [B, G, K, A] answers behind those counts, where drawn in this step.
+        likelihood, baseline_likelihood: float32 [B, G], probability of the reference answer with and without.
+    """
+
+    value: Array
+    ok: Array
+    trials: Array
+    baseline_ok: Array
+    baseline_trials: Array
+    baseline_answers: Tokens
+    likelihood: Array
+    baseline_likelihood: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """One step's traces and all that their rewards are made of.
+
+    Attributes:
+        traces: [B, G, R] as sampled. logprobs: float32 [B, G, R] of the sampler.
+        well_formed: bool [B, G]. answers: [B, G, 1 + K, A], the primary one first. verdicts: int8 [B, G, 1 + K].
+        uplift: see `Uplift`. rubric: float32 [B, G, 5] expected labels. total, score: float32 [B, G].
+        reward, advantage: float32 [B, G]. counted: bool [B, G], traces that are learnt from.
+    """
+
+    traces: Tokens
+    logprobs: Array
+    well_formed: Array
+    answers: Tokens
+    verdicts: Array
+    uplift: Uplift
+    rubric: Array
+    total: Array
+    score: Array
+    reward: Array
+    advantage: Array
+    counted: Array
+
+
+def sample_traces(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> Samples:
+    """G traces of every problem, each up to its closing tag."""
+    shown = read(setup.planner, weights.planner, splice((), batch.planner, setup.fixed.open))
+    lead = (len(shown.end), setup.traces)
+    return sample(
+        setup.planner,
+        weights.planner,
+        shown.end,
+        shown.context,
+        lead,
+        key,
+        text.body.automaton,
+        setup.fixed.end,
+        setup.planner_sampling,
+    )
+
+
+def show_reasoning(setup: Setup, text: Text, traces: Samples) -> Tokens:
+    """`open` + the planner's own tokens + `close` where the planner did not write it; [B, G, T].
+
+    Control tokens the planner may have drawn are no text and are left out.
+    """
+    is_text = jnp.asarray(text.table.length)[traces.tokens.ids] > 0
+    written = Tokens(traces.tokens.ids, traces.tokens.valid & is_text)
+    return splice(setup.fixed.open, written, setup.fixed.close, tail_when=~traces.stopped)
+
+
+def _no_answers(batch: int, setup: Setup) -> Tokens:
+    shape = (batch, setup.reward.baseline_samples, setup.executor_sampling.max_tokens)
+    return Tokens(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool))
+
+
+def measure_baseline(
+    setup: Setup, text: Text, weights: Weights, alone: Shown, batch: PromptBatch, key: Array
+) -> tuple[Array, Array, Tokens]:
+    """The executor without reasoning: int32 [B, G] right and judged samples, and the answers drawn now.
+
+    "cached" draws only where some problem of the batch was never measured, once for the whole group.
+    """
+    size, config = len(alone.end), setup.reward
+    if config.baseline == "resample":
+        spread = Shown(alone.context, jnp.broadcast_to(alone.end[:, None], (size, setup.traces, alone.end.shape[-1])))
+        drawn, verdicts = answers(setup, text, weights.executor, spread, config.repeats, batch, key)
+        return *success_rate(verdicts), drawn
+
+    known_ok, known = jnp.asarray(batch.baseline_ok), jnp.asarray(batch.baseline_trials)
+
+    def measure() -> tuple[Array, Array, Tokens]:
+        drawn, verdicts = answers(setup, text, weights.executor, alone, config.baseline_samples, batch, key)
+        return *success_rate(verdicts), drawn
+
+    def keep() -> tuple[Array, Array, Tokens]:
+        return known_ok, known, _no_answers(size, setup)
+
+    ok, trials, drawn = jax.lax.cond((known == 0).any(), measure, keep)
+    ok, trials = jnp.where(known > 0, known_ok, ok), jnp.where(known > 0, known, trials)
+    shape = (size, setup.traces)
+    return jnp.broadcast_to(ok[:, None], shape), jnp.broadcast_to(trials[:, None], shape), drawn
+
+
+def measure_uplift(
+    setup: Setup, text: Text, weights: Weights, shown: Shown, alone: Shown, verdicts: Array, batch: PromptBatch, key: Array
+) -> Uplift:
+    """Compares the executor with each trace to the executor without it, as `reward.uplift` says."""
+    shape = shown.end.shape[:2]
+    counts, zeros = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+    nothing = Uplift(zeros, counts, counts, counts, counts, _no_answers(shape[0], setup), zeros, zeros)
+    match setup.reward.uplift:
+        case "none":
+            return nothing
+        case "likelihood":
+            with_it = answer_probability(setup, weights.executor, shown, batch)
+            without = jnp.broadcast_to(answer_probability(setup, weights.executor, alone, batch)[:, None], shape)
+            return dataclasses.replace(
+                nothing, value=uplift(with_it, without), likelihood=with_it, baseline_likelihood=without
+            )
+        case "sampled":
+            ok, trials = success_rate(verdicts[..., 1:])
+            base_ok, base_trials, drawn = measure_baseline(setup, text, weights, alone, batch, key)
+            value = uplift(ok / jnp.maximum(trials, 1), base_ok / jnp.maximum(base_trials, 1))
+            value = jnp.where((trials > 0) & (base_trials > 0), value, 0.0)
+            return Uplift(value, ok, trials, base_ok, base_trials, drawn, zeros, zeros)
+
+
+def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> Rollout:
+    """Samples, executes, verifies, grades and rewards one batch of problems.
+
+    Args:
+        setup: static. text: vocabulary tables. weights: of the three roles. batch: B problems. key: typed PRNG key.
+    """
+    planner_key, executor_key, baseline_key = jax.random.split(key, 3)
+    config = setup.reward
+    repeats = config.repeats if config.uplift == "sampled" else 0
+
+    traces = sample_traces(setup, text, weights, batch, planner_key)
+    reason = show_reasoning(setup, text, traces)
+    well_formed = jnp.asarray(text.body.judgement)[traces.state] == GOOD
+
+    problem = read(setup.executor, weights.executor, batch.executor)
+    shown = read(setup.executor, weights.executor, splice((), reason, setup.fixed.ask), problem.context)
+    alone = read(setup.executor, weights.executor, _piece(setup.fixed.ask_directly, len(problem.end)), problem.context)
+    said, verdicts = answers(setup, text, weights.executor, shown, 1 + repeats, batch, executor_key)
+
+    gained = measure_uplift(setup, text, weights, shown, alone, verdicts, batch, baseline_key)
+    rubric, total, score = _grades(setup, weights, batch, reason)
+    verdicts, gained, score = _apply_malformed_rule(setup, well_formed, verdicts, gained, score)
+
+    primary = verdicts[..., 0]
+    reward = math_reward((primary == OK).astype(jnp.float32), score, gained.value, config)
+    counted = (primary != FAILED) & jnp.asarray(batch.real)[:, None]
+    if config.malformed == "mask":
+        counted = counted & well_formed
+    return Rollout(
+        traces=traces.tokens,
+        logprobs=traces.logprobs,
+        well_formed=well_formed,
+        answers=said,
+        verdicts=verdicts,
+        uplift=gained,
+        rubric=rubric,
+        total=total,
+        score=score,
+        reward=reward,
+        advantage=group_advantages(reward, counted, setup.normalize),  # pyright: ignore[reportArgumentType] (str here, so that the setup hashes; checked in GrpoConfig)
+        counted=counted,
+    )
+
+
+def _piece(piece: tuple[int, ...], batch: int) -> Tokens:
+    """A fixed piece for every problem; [B, len(piece)]."""
+    ids = jnp.broadcast_to(jnp.asarray(piece, jnp.int32), (batch, len(piece)))
+    return Tokens(ids, jnp.ones(ids.shape, bool))
+
+
+def _grades(setup: Setup, weights: Weights, batch: PromptBatch, reason: Tokens) -> tuple[Array, Array, Array]:
+    """Expected labels [B, G, 5], total and score [B, G]; zeros without a reward model."""
+    if setup.reward_model is None or weights.reward_model is None:
+        zeros = jnp.zeros(reason.ids.shape[:2], jnp.float32)
+        return jnp.zeros((*zeros.shape, 5), jnp.float32), zeros, zeros
+    variables, heads = weights.reward_model
+    graded = grade(setup.reward_model, variables, heads, batch.reward_model, reason)
+    return graded.expected, graded.total, graded.score
+
+
+def _apply_malformed_rule(
+    setup: Setup, well_formed: Array, verdicts: Array, gained: Uplift, score: Array
+) -> tuple[Array, Uplift, Array]:
+    """With "fail", a malformed trace counts as one the executor never gets right, and its grade as 0."""
+    if setup.reward.malformed != "fail":
+        return verdicts, gained, score
+    verdicts = jnp.where(well_formed[..., None], verdicts, 0).astype(jnp.int8)
+    base = gained.baseline_likelihood
+    if setup.reward.uplift == "sampled":
+        base = gained.baseline_ok / jnp.maximum(gained.baseline_trials, 1)
+    gained = dataclasses.replace(
+        gained,
+        value=jnp.where(well_formed, gained.value, uplift(jnp.zeros_like(base), base)),
+        ok=jnp.where(well_formed, gained.ok, 0),
+        likelihood=jnp.where(well_formed, gained.likelihood, 0.0),
+    )
+    return verdicts, gained, jnp.where(well_formed, score, 0.0)
+
+

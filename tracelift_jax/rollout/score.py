@@ -1,0 +1,40 @@
+"""The reward model: reads problem and reasoning, grades at the last token."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from tracelift_jax.models.rubric import Grade, RubricHeads
+from tracelift_jax.models.segment import last_valid
+from tracelift_jax.models.transformer import Transformer
+from tracelift_jax.text.spans import Tokens
+
+
+def grade(
+    model: Transformer,
+    variables: Any,
+    heads: Any,
+    problem: Tokens,
+    reasoning: Tokens,
+    deterministic: bool = True,
+    rngs: Any = None,
+) -> Grade:
+    """Grades traces; each problem is encoded once for all of them.
+
+    Args:
+        model, variables, heads: the reward model.
+        problem: [B, P]. reasoning: [B, M, T], tags included; the last valid token is where it is graded.
+        deterministic, rngs: for dropout in training.
+
+    Returns:
+        Grade of leading axes [B, M].
+    """
+
+    def read(tokens: Tokens, context=()):
+        ids, valid = jnp.asarray(tokens.ids), jnp.asarray(tokens.valid)
+        return model.apply(variables, ids, valid, context, deterministic=deterministic, rngs=rngs)
+
+    _, segment = read(problem)
+    hidden, _ = read(reasoning, (segment,))
+    end = last_valid(hidden, jnp.asarray(reasoning.valid))
+    return RubricHeads(model.config.width).apply({"params": heads}, end)  # pyright: ignore[reportReturnType] (Linen types apply loosely)

@@ -1,0 +1,153 @@
+"""Batches of problems: an endless shuffled stream that can be resumed exactly, and batches in order for evaluation.
+
+Text stays out of the arrays. `encode` gets each problem with its row, and can put the row among the arrays: whoever
+needs a batch's text looks it up as `problems[row]`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from tracelift_jax.errors import UserError
+from tracelift_jax.tasks.problem import Problem
+
+Arrays = Any
+"""A pytree of numpy arrays."""
+
+Encode = Callable[[int, Problem], Arrays | None]
+"""(row, problem) -> arrays whose structure and shapes are the same for all problems, or None: it does not fit.
+
+Must depend on its arguments alone, and is called from a thread of its own.
+"""
+
+
+class ProblemStream(grain.DatasetIterator):
+    """The iterator `problem_stream` returns: batches, and `get_state()`/`set_state()` with a small JSON-able state.
+
+    The state is a position in the stream. It says nothing about the problems, seed or `encode`, which have to be the
+    same for a resumed stream to go on as the first would have.
+    """
+
+    def __init__(self, batches: grain.DatasetIterator, encoder: "_Encoder"):
+        super().__init__(batches)
+        self._batches = batches
+        self._encoder = encoder
+
+    @property
+    def dropped(self) -> int:
+        """How many problems (not draws of them) this stream has found not to fit so far, reading ahead included."""
+        return len(self._encoder.dropped)
+
+    def __next__(self) -> Arrays:
+        return next(self._batches)
+
+    def get_state(self) -> dict[str, Any]:
+        """The position after the last batch taken; what was read ahead does not count."""
+        return self._batches.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position that `get_state` gave."""
+        self._batches.set_state(state)
+
+
+def problem_stream(
+    problems: Sequence[Problem],
+    *,
+    batch_size: int,
+    seed: int,
+    encode: Encode,
+    shuffle: bool = True,
+    num_epochs: int | None = None,
+) -> ProblemStream:
+    """Batches for training, `encode`'s arrays stacked to `[B, ...]`.
+
+    Every epoch holds each problem once, in an order of its own that depends on `seed` alone. Batches run across the
+    ends of epochs, so all have `batch_size` problems; what is left over after the last epoch is not used.
+
+    Args:
+        problems: random access, not empty.
+        batch_size: B.
+        seed: 0 to 2**32 - 1.
+        encode: see `Encode`; problems that do not fit are left out and counted in `ProblemStream.dropped`.
+        shuffle: False keeps the order of `problems`.
+        num_epochs: None never ends.
+
+    Raises:
+        UserError: there are no problems; or, from `next`, not one of them fits.
+    """
+    if not len(problems):
+        raise UserError("the training data has no problems")
+    encoder = _Encoder(encode, len(problems))
+    rows = grain.MapDataset.source(_Numbered(problems)).seed(seed)
+    rows = (rows.shuffle() if shuffle else rows).repeat(num_epochs)
+    # One thread: encoding is far faster than a step, and tokenizers need not be safe to call from several.
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * batch_size)
+    # Batching comes after `to_iter_dataset`, which is where grain discards the elements that are None.
+    batches = rows.map(encoder).to_iter_dataset(ahead).batch(batch_size, drop_remainder=True)
+    return ProblemStream(iter(batches), encoder)
+
+
+def eval_batches(
+    problems: Sequence[Problem], encode: Encode, batch_size: int, limit: int | None = None
+) -> Iterator[tuple[Arrays, np.ndarray, np.ndarray]]:
+    """The first `limit` problems (None: all) in order, each once.
+
+    A problem that does not fit is in no batch. Whoever reports a rate should count it as failed: there are
+    `min(limit, len(problems))` problems less the sum of `real`.
+
+    Yields:
+        (arrays [B, ...], rows int64 [B], real bool [B]). The last batch repeats its last problem up to
+        `batch_size`, with `real` False there.
+    """
+    count = len(problems) if limit is None else min(limit, len(problems))
+    pending: list[tuple[int, Arrays]] = []
+    for row in range(count):
+        arrays = encode(row, problems[row])
+        if arrays is not None:
+            pending.append((row, arrays))
+        if len(pending) == batch_size:
+            yield _stack(pending, batch_size)
+            pending = []
+    if pending:
+        yield _stack(pending, batch_size)
+
+
+def _stack(pending: list[tuple[int, Arrays]], batch_size: int) -> tuple[Arrays, np.ndarray, np.ndarray]:
+    padded = pending + [pending[-1]] * (batch_size - len(pending))
+    rows = np.array([row for row, _ in padded], np.int64)
+    arrays = jax.tree.map(lambda *leaves: np.stack(leaves), *(arrays for _, arrays in padded))
+    return arrays, rows, np.arange(batch_size) < len(pending)
+
+
+class _Numbered:
+    """Problems with their row, as a source for grain."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        self._problems = problems
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def __getitem__(self, row: int) -> tuple[int, Problem]:
+        return int(row), self._problems[row]
+
+
+class _Encoder:
+    """`encode` that remembers the rows it dropped, and fails where a stream would search for ever."""
+
+    def __init__(self, encode: Encode, count: int):
+        self._encode = encode
+        self._count = count
+        self.dropped: set[int] = set()
+
+    def __call__(self, numbered: tuple[int, Problem]) -> Arrays | None:
+        row, problem = numbered
+        arrays = self._encode(row, problem)
+        if arrays is None:
+            self.dropped.add(row)
+            if len(self.dropped) == self._count:
+                raise UserError(f"not one of the {self._count} training problems fits; raise the token limits")
+        return arrays
