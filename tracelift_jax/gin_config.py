@@ -243,7 +243,8 @@ class _Reader:
             configurable = _configurable(selector)
             _check_field(configurable.wrapped, selector, field)
             key = _Key(scope, configurable.selector, field)
-        gin.bind_parameter(key, value)
+        # By the name as written: a class may be imported from another module than the one that defines it.
+        gin.bind_parameter(name if field else key, value)
         self.seen.append(_Binding(key, name, value, where))
 
 

@@ -141,7 +141,7 @@ def _prepared_rows(path: str, split: str) -> Iterator[tuple[str, dict[str, Any]]
         if split not in builder.info.splits:
             there = ", ".join(f'"{name}"' for name in builder.info.splits)
             raise UserError(f'{path}: no split "{split}"; there are {there}')
-        source = builder.as_data_source(split=split)
+        source = builder.as_data_source(split=split)  # pyright: ignore[reportCallIssue]  (decorated, untyped)
         rows = [source[i] for i in range(len(source))]
     except NotImplementedError:
         raise UserError(f"{path}: not in array_record; prepare it again with that file format") from None

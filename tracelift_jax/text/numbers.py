@@ -105,8 +105,7 @@ def read_number(tokens: Array, valid: Array, table: TokenBytes) -> Number:
     Returns:
         Number with leading axes `lead`.
     """
-    text, length = _text_of_tokens(tokens, valid, table)
-    return read_number_bytes(text, length)
+    return read_number_bytes(*_text_of_tokens(tokens, valid, table))
 
 
 def _text_of_tokens(tokens: Array, valid: Array, table: TokenBytes) -> tuple[Array, Array]:
@@ -146,8 +145,7 @@ def read_number_bytes(data: Array | np.ndarray, length: Array | np.ndarray) -> N
     Returns:
         Number with leading axes `lead`.
     """
-    stretch, first = _choose(_Text(data, length))
-    return _read(stretch, first)
+    return _read(*_choose(_Text(data, length)))
 
 
 def number_of(text: str) -> Number:

@@ -1,23 +1,25 @@
 """Batches of problems: an endless shuffled stream that can be resumed exactly, and batches in order for evaluation.
 
-Text stays out of the arrays. `encode` gets each problem with its row, and can put the row among the arrays: whoever
-needs a batch's text looks it up as `problems[row]`.
+A problem is whatever `encode` takes: a `Problem`, or a group of the reward model's. Text stays out of the arrays.
+`encode` gets each problem with its row and can put the row among the arrays: whoever needs a batch's text looks it up
+as `problems[row]`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import grain
 import jax
 import numpy as np
 
 from tracelift_jax.errors import UserError
-from tracelift_jax.tasks.problem import Problem
 
 Arrays = Any
 """A pytree of numpy arrays."""
 
-Encode = Callable[[int, Problem], Arrays | None]
+T = TypeVar("T")
+
+Encode = Callable[[int, T], Arrays | None]
 """(row, problem) -> arrays whose structure and shapes are the same for all problems, or None: it does not fit.
 
 Must depend on its arguments alone, and is called from a thread of its own.
@@ -54,11 +56,11 @@ class ProblemStream(grain.DatasetIterator):
 
 
 def problem_stream(
-    problems: Sequence[Problem],
+    problems: Sequence[T],
     *,
     batch_size: int,
     seed: int,
-    encode: Encode,
+    encode: Encode[T],
     shuffle: bool = True,
     num_epochs: int | None = None,
 ) -> ProblemStream:
@@ -91,7 +93,7 @@ def problem_stream(
 
 
 def eval_batches(
-    problems: Sequence[Problem], encode: Encode, batch_size: int, limit: int | None = None
+    problems: Sequence[T], encode: Encode[T], batch_size: int, limit: int | None = None
 ) -> Iterator[tuple[Arrays, np.ndarray, np.ndarray]]:
     """The first `limit` problems (None: all) in order, each once.
 
@@ -122,28 +124,28 @@ def _stack(pending: list[tuple[int, Arrays]], batch_size: int) -> tuple[Arrays, 
     return arrays, rows, np.arange(batch_size) < len(pending)
 
 
-class _Numbered:
+class _Numbered(Generic[T]):
     """Problems with their row, as a source for grain."""
 
-    def __init__(self, problems: Sequence[Problem]):
+    def __init__(self, problems: Sequence[T]):
         self._problems = problems
 
     def __len__(self) -> int:
         return len(self._problems)
 
-    def __getitem__(self, row: int) -> tuple[int, Problem]:
-        return int(row), self._problems[row]
+    def __getitem__(self, index: int) -> tuple[int, T]:
+        return int(index), self._problems[index]
 
 
-class _Encoder:
+class _Encoder(Generic[T]):
     """`encode` that remembers the rows it dropped, and fails where a stream would search for ever."""
 
-    def __init__(self, encode: Encode, count: int):
+    def __init__(self, encode: Encode[T], count: int):
         self._encode = encode
         self._count = count
         self.dropped: set[int] = set()
 
-    def __call__(self, numbered: tuple[int, Problem]) -> Arrays | None:
+    def __call__(self, numbered: tuple[int, T]) -> Arrays | None:
         row, problem = numbered
         arrays = self._encode(row, problem)
         if arrays is None:

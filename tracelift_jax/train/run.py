@@ -29,7 +29,8 @@ class Schedule:
     Attributes:
         steps: optimizer batches in all.
         log_every: steps between plain log lines where there is no terminal.
-        evaluate_every: steps between evaluations on held-out problems; 0: only after the last step.
+        evaluate_every: steps between evaluations on held-out problems, besides those before the first and after the
+            last step; 0: none.
         checkpoint_every: steps between checkpoints; one is always written after the last step.
         keep: how many of the newest checkpoints stay; the best one by evaluation stays too.
     """
@@ -47,8 +48,8 @@ class Schedule:
         require(self.evaluate_every >= 0, f"Schedule.evaluate_every must not be negative, got {self.evaluate_every}")
 
     def evaluates(self, step: int) -> bool:
-        """Whether an evaluation follows the first `step` steps."""
-        return step == self.steps or bool(self.evaluate_every and step and step % self.evaluate_every == 0)
+        """Whether an evaluation follows the first `step` steps; one precedes them all."""
+        return step in (0, self.steps) or bool(self.evaluate_every and step % self.evaluate_every == 0)
 
     def checkpoints(self, step: int) -> bool:
         """Whether a checkpoint follows the first `step` steps."""
@@ -202,6 +203,15 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
     with _Stopper() as stopper, _Line(schedule, done, parts.headline) as line:
         pending: Callable[[], None] | None = None
         score = 0.0
+
+        def evaluate(step: int) -> float:
+            held_out = parts.evaluate(state)
+            run.write_metrics(step, held_out)
+            line.note(step, held_out)
+            return held_out[parts.score]
+
+        if not done:
+            score = evaluate(0)
         for step in range(done + 1, last + 1):
             batch, note = next(parts.batches)
             began = time.perf_counter()
@@ -224,10 +234,7 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
                 pending()
                 pending = None
             if schedule.evaluates(step):
-                held_out = parts.evaluate(state)
-                run.write_metrics(step, held_out)
-                line.note(step, held_out)
-                score = held_out[parts.score]
+                score = evaluate(step)
             if schedule.checkpoints(step) or leaving:
                 checkpoints.save(step, state, parts.host_state(), score)
             if stopper.asked:

@@ -1,0 +1,96 @@
+"""`tracelift eval`: planners before and after training, side by side."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from tracelift_jax.errors import UserError
+from tracelift_jax.rollout.evaluate import Evaluator
+from tracelift_jax.train.planner_loop import Train, planner_weights, trained_planner
+from tracelift_jax.train.roles import load_roles
+from tracelift_jax.train.run import console
+
+COLUMNS = {
+    "sampled/accuracy": "accuracy T=1",
+    "greedy/accuracy": "greedy",
+    "sampled/faithful": "faithful",
+    "sampled/wrong_reason": "right, wrong reason",
+    "sampled/uplift": "uplift",
+    "sampled/score": "RM score",
+}
+
+
+def recorded(run_dir: Path, step: int) -> dict[str, float]:
+    """What the run itself evaluated after `step` steps; empty where it did not."""
+    found: dict[str, float] = {}
+    file = run_dir / "metrics.jsonl"
+    for line in file.read_text().splitlines() if file.exists() else []:
+        row = json.loads(line)
+        if row["step"] == step:
+            found |= {name: value for name, value in row.items() if name.startswith("eval/") and value is not None}
+    return found
+
+
+def run_eval(
+    load: Callable[[Sequence[str]], Train], files: Sequence[str], run_dirs: Sequence[str], changed: bool
+) -> None:
+    """Prints a table and writes `eval.json` into each run directory.
+
+    Args:
+        load: reads gin files into the experiment, with the command line's bindings on top.
+        files: of an untrained planner, where there are no runs. run_dirs: of trained ones.
+        changed: whether there are bindings on top, so that what the runs recorded does not answer the question.
+
+    Raises:
+        UserError: a directory holds no planner run, or no checkpoint.
+    """
+    rows: list[tuple[str, dict[str, float]]] = []
+    if files:
+        config = load(files)
+        loaded = load_roles(config.roles, config.loss.normalize)
+        trainable, frozen = loaded.trainable(config.seed)
+        evaluator = loaded.evaluator(config.evaluation)
+        rows.append(("untrained", evaluator(planner_weights(loaded, frozen, trainable))))
+    for run_dir in run_dirs:
+        rows += _evaluate_run(load, Path(run_dir), changed)
+    console.print(_table(rows))
+
+
+def _evaluate_run(load: Callable[[Sequence[str]], Train], run_dir: Path, changed: bool) -> list[tuple[str, dict[str, float]]]:
+    if not (run_dir / "config.gin").is_file():
+        raise UserError(f"{run_dir}: holds no run (no config.gin); give a --run_dir that `tracelift train` has filled")
+    config = load([str(run_dir / "config.gin")])
+    steps = sorted(int(p.name) for p in (run_dir / "checkpoints").glob("*") if p.name.isdigit())
+    if not steps:
+        raise UserError(f"{run_dir}: no checkpoint there; run `tracelift train` first")
+    before, after, step = recorded(run_dir, 0), recorded(run_dir, steps[-1]), steps[-1]
+    if changed or not before or not after:
+        loaded = load_roles(config.roles, config.loss.normalize)
+        evaluator: Evaluator = loaded.evaluator(config.evaluation)
+        trainable, frozen = loaded.trainable(config.seed)
+        before = evaluator(planner_weights(loaded, frozen, trainable))
+        step, weights = trained_planner(config, loaded, str(run_dir))
+        after = evaluator(weights)
+    (run_dir / "eval.json").write_text(json.dumps({"step": step, "before": before, "after": after}, indent=1) + "\n")
+    return [(f"{run_dir.name}, before", before), (f"{run_dir.name}, after {step} steps", after)]
+
+
+def _table(rows: Sequence[tuple[str, dict[str, float]]]) -> Table:
+    problems = int(rows[0][1]["eval/sampled/problems"])
+    table = Table(title=f"planner + executor on {problems} held-out problems (95 % intervals)", title_justify="left")
+    table.add_column("planner", no_wrap=True)
+    for label in COLUMNS.values():
+        table.add_column(label, justify="right")
+    for name, values in rows:
+        table.add_row(name, *(_cell(values, f"eval/{key}") for key in COLUMNS))
+    return table
+
+
+def _cell(values: dict[str, float], key: str) -> str:
+    if key not in values:
+        return "-"
+    if f"{key}_low" in values:
+        return f"{values[key]:.3f} [{values[f'{key}_low']:.2f}, {values[f'{key}_high']:.2f}]"
+    return f"{values[key]:.3f}"

@@ -1,0 +1,186 @@
+"""`tracelift train`: the I/O around planner training."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from tracelift_jax.checked import check_types, require
+from tracelift_jax.errors import UserError
+from tracelift_jax.models.build import find
+from tracelift_jax.parallel.mesh import place_batch, replicated, split_batch
+from tracelift_jax.rollout.batch import PromptBatch, Weights
+from tracelift_jax.rollout.evaluate import Evaluation
+from tracelift_jax.rollout.records import records
+from tracelift_jax.rollout.rollout import Rollout
+from tracelift_jax.train.baseline import BaselineCounts
+from tracelift_jax.train.checkpoint import Checkpoints
+from tracelift_jax.train.data import problem_stream
+from tracelift_jax.train.losses import GrpoConfig
+from tracelift_jax.train.planner import make_steps
+from tracelift_jax.train.roles import Loaded, Roles, check_batch, load_roles
+from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
+from tracelift_jax.train.update import OptimizerConfig, TrainState, init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """`tracelift train`: planner training by executor-grounded rewards.
+
+    Attributes:
+        roles: who plays.
+        batch_size: B, problems a step, over all devices.
+        passes: updates on each rollout.
+        loss, optimizer, schedule, seed: how it is trained.
+        evaluation: held-out evaluation, as often as the schedule says.
+        records_every: steps between written reward records; 0 writes none.
+    """
+
+    roles: Roles
+    batch_size: int = 16
+    passes: int = 1
+    loss: GrpoConfig = GrpoConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = Schedule()
+    evaluation: Evaluation = Evaluation()
+    records_every: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self.batch_size >= 1, f"Train.batch_size must be at least 1, got {self.batch_size}")
+        require(self.passes >= 1, f"Train.passes must be at least 1, got {self.passes}")
+        require(self.records_every >= 0, f"Train.records_every must not be negative, got {self.records_every}")
+        parts = self.optimizer.accumulate
+        require(self.batch_size % parts == 0, f"Train.batch_size must be a multiple of accumulate = {parts}")
+
+
+HEADLINE = {
+    "reward/mean": "reward",
+    "reward/accuracy": "accuracy",
+    "reward/uplift": "uplift",
+    "reward/grade": "grade",
+    "rollout/well_formed": "formed",
+    "optimizer/gradient_norm": "|g|",
+}
+
+
+def shardings(loaded: Loaded, state: TrainState) -> tuple[Any, Any, Any]:
+    """Layouts of the state (as it lies), of batches, and of what every device has whole."""
+    same = replicated(loaded.mesh)
+    of_state = jax.tree.map(lambda x: x.sharding if len(x.sharding.device_set) == loaded.mesh.size else same, state)
+    return of_state, split_batch(loaded.mesh), same
+
+
+class PlannerTraining:
+    """A run's functions and what its host remembers."""
+
+    def __init__(self, config: Train, loaded: Loaded):
+        self.config, self.loaded = config, loaded
+        check_batch(loaded.mesh, "Train.batch_size", config.batch_size // config.optimizer.accumulate)
+        self.problems = config.roles.task.problems("train")
+        self.stream = problem_stream(
+            self.problems, batch_size=config.batch_size, seed=config.seed, encode=loaded.encode()
+        )
+        self.baseline = BaselineCounts()
+        trainable, self.frozen = loaded.trainable(config.seed)
+        plain = make_steps(loaded.setup, config.loss, config.optimizer, config.passes, config.schedule.steps)
+        state = init_state(trainable, plain[0], config.seed)
+        layouts = shardings(loaded, state)
+        self.state = jax.device_put(state, layouts[0])
+        _, self.roll, self.train = make_steps(
+            loaded.setup, config.loss, config.optimizer, config.passes, config.schedule.steps, layouts
+        )
+        # Sampling and updating draw from separate streams of the seed.
+        self.sampling_key: Array = jax.device_put(jax.random.key(config.seed + 2**20), replicated(loaded.mesh))
+        self.drawn = 0
+
+    def next_batch(self) -> tuple[PromptBatch, list]:
+        """The next batch on the mesh, with the baseline counts known by now, and its problems."""
+        batch = next(self.stream)
+        self.drawn += 1
+        problems = [self.problems[int(index)] for index in batch.index]
+        ok, trials = self.baseline.lookup([p.problem_id for p in problems], self.drawn)
+        batch = dataclasses.replace(batch, baseline_ok=ok, baseline_trials=trials)
+        return place_batch(batch, self.loaded.mesh), problems
+
+    def step(self, state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict[str, Array], Rollout]:
+        """One rollout and its updates."""
+        done = self.roll(
+            state.trainable, self.frozen, self.loaded.text, self.loaded.reward_model, batch, self.sampling_key, state.step
+        )
+        state, metrics = self.train(state, self.frozen, batch, done)
+        return state, metrics, done
+
+    def host_state(self) -> dict[str, Any]:
+        """What the host must remember between runs."""
+        return {"data": self.stream.get_state(), "baseline": self.baseline.get_state(), "drawn": self.drawn}
+
+    def load_host_state(self, host: dict[str, Any]) -> None:
+        """The inverse of `host_state`."""
+        self.stream.set_state(host["data"])
+        self.baseline.set_state(host["baseline"])
+        self.drawn = host["drawn"]
+
+    def remember(self, step: int, problems: list, done: Rollout) -> None:
+        """Keeps the baseline counts that a rollout measured."""
+        reward = self.config.roles.reward
+        if reward.uplift == "sampled" and reward.baseline == "cached":
+            gained = done.uplift
+            ids = [p.problem_id for p in problems]
+            self.baseline.add(ids, np.asarray(gained.baseline_ok)[:, 0], np.asarray(gained.baseline_trials)[:, 0], step)
+
+
+def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None:
+    """Trains, or continues training, a planner; its adapter or weights are in the run's checkpoints."""
+    loaded = load_roles(config.roles, config.loss.normalize)
+    training = PlannerTraining(config, loaded)
+    evaluator = loaded.evaluator(config.evaluation)
+
+    def on_step(step: int, problems: list, done: Rollout, metrics: dict[str, float]) -> None:
+        training.remember(step, problems, done)
+        metrics["baseline/known_problems"] = float(len(training.baseline))
+        if config.records_every and step % config.records_every == 0:
+            common = {"step": step, "weights": loaded.fingerprints}
+            rows = records(done, problems, config.roles.task, loaded.tokenizer, config.roles.prompts, common)
+            if "faithful" in rows[0]:
+                metrics["reward/faithful"] = float(np.mean([row["faithful"] for row in rows]))
+            run.write_traces(step, rows)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        return evaluator(planner_weights(loaded, training.frozen, state.trainable))
+
+    parts = Parts(
+        step=training.step,
+        batches=iter(training.next_batch, None),
+        host_state=training.host_state,
+        load_host_state=training.load_host_state,
+        evaluate=evaluate,
+        score="eval/sampled/accuracy",
+        headline=HEADLINE | {"reward/faithful": "faithful"},
+        on_step=on_step,
+    )
+    fit(run, config.schedule, training.state, parts, stop_after)
+
+
+def planner_weights(loaded: Loaded, frozen: Any, trainable: Any) -> Weights:
+    """All three roles' variables for a planner in training."""
+    return Weights({**frozen["planner"], **trainable}, frozen["base"], loaded.reward_model)
+
+
+def trained_planner(config: Train, loaded: Loaded, run_dir: str) -> tuple[int, Weights]:
+    """The planner of a run's newest checkpoint, and its step.
+
+    Raises:
+        UserError: the run has no checkpoint.
+    """
+    training = PlannerTraining(config, loaded)
+    checkpoints = Checkpoints(find(run_dir) / "checkpoints")
+    found = checkpoints.restore(training.state)
+    checkpoints.close()
+    if found is None:
+        raise UserError(f"{run_dir}: no checkpoint there; run `tracelift train` first")
+    step, state, _ = found
+    return step, planner_weights(loaded, training.frozen, state.trainable)

@@ -1,0 +1,195 @@
+"""`tracelift train-rm`: the rubric reward model, trained on same-problem groups.
+
+Every step takes B groups of one positive and M - 1 flawed traces. The problem is encoded once for all its traces:
+
+    problem [B, P] --- open trace close [B, M, T] --- grade at the last token [B, M]
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from tracelift_jax.checked import check_types, require
+from tracelift_jax.groups.schema import Group
+from tracelift_jax.groups.source import GroupSource
+from tracelift_jax.models import build, hf
+from tracelift_jax.models.build import LoraConfig, Model
+from tracelift_jax.models.transformer import ModelConfig, Transformer
+from tracelift_jax.parallel.mesh import MeshConfig, make_mesh, place_batch
+from tracelift_jax.rollout.evaluate import wilson
+from tracelift_jax.rollout.score import grade
+from tracelift_jax.tasks.problem import Problem
+from tracelift_jax.text.prompts import Pieces, Prompts
+from tracelift_jax.text.spans import Tokens, pad
+from tracelift_jax.text.tokenizer import Tokenizer
+from tracelift_jax.train.data import eval_batches, problem_stream
+from tracelift_jax.train.losses import RewardModelLossConfig, Sums, reward_model_loss
+from tracelift_jax.train.roles import check_batch
+from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
+from tracelift_jax.train.update import OptimizerConfig, TrainState, init_state, make_optimizer, means, update
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRm:
+    """`tracelift train-rm`: a reward model from groups.
+
+    Attributes:
+        groups: where groups come from; the first positive and all negatives of each are used.
+        model: the backbone to start from. lora: train an adapter (merged in the result), or None for all weights.
+        tokenizer: its directory; empty: the model's.
+        prompts: the words around problem and reasoning.
+        prompt_tokens, trace_tokens: room for a framed problem and for a trace with its tags; groups that do not fit
+            are left out.
+        batch_size: groups a step, over all devices.
+        loss, optimizer, schedule, mesh, seed: how it is trained.
+        evaluation_groups: held-out groups.
+    """
+
+    groups: GroupSource
+    model: Model
+    lora: LoraConfig | None = None
+    tokenizer: str = ""
+    prompts: Prompts = Prompts()
+    prompt_tokens: int = 66
+    trace_tokens: int = 48
+    batch_size: int = 32
+    loss: RewardModelLossConfig = RewardModelLossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: Schedule = Schedule()
+    mesh: MeshConfig = MeshConfig()
+    seed: int = 0
+    evaluation_groups: int = 512
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for field in ("prompt_tokens", "trace_tokens", "batch_size", "evaluation_groups"):
+            require(getattr(self, field) >= 1, f"TrainRm.{field} must be at least 1, got {getattr(self, field)}")
+        require(bool(self.tokenizer or self.model.path), "TrainRm.tokenizer must be set where TrainRm.model has no path")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GroupBatch:
+    """Groups, the positive first.
+
+    Attributes:
+        problem: [B, P]. traces: [B, M, T], tags included.
+        labels: int32 [B, M, 5]. totals: float32 [B, M].
+    """
+
+    problem: Tokens
+    traces: Tokens
+    labels: Array | np.ndarray
+    totals: Array | np.ndarray
+
+
+def encode_group(pieces: Pieces, prompt_tokens: int, trace_tokens: int, index: int, group: Group) -> GroupBatch | None:
+    """One group as arrays without B; None where it does not fit."""
+    del index
+    problem = Problem(group.problem_id, group.problem, answer="", task_type=group.task_type)
+    statement = pieces.problem(pieces.prompts.reward_model, problem)
+    members = (group.positives[0], *group.negatives)
+    traces = [[*pieces.open, *pieces.trace(member.reasoning)] for member in members]
+    if len(statement) > prompt_tokens or max(map(len, traces)) > trace_tokens:
+        return None
+    padded = pad([statement], prompt_tokens, pieces.tokenizer.pad_id)
+    return GroupBatch(
+        Tokens(padded.ids[0], padded.valid[0]),
+        pad(traces, trace_tokens, pieces.tokenizer.pad_id),
+        np.array([member.rubric.dimensions for member in members], np.int32),
+        np.array([member.rubric.total for member in members], np.float32),
+    )
+
+
+def group_loss(
+    model: Transformer, config: RewardModelLossConfig, trainable: Any, frozen: Any, batch: GroupBatch, key: Array | None
+) -> tuple[tuple[Array, Array], Sums]:
+    """METHOD's four-part loss of one (micro-)batch, as (sum, weight); `key` None switches dropout off."""
+    variables = {**frozen, **{name: value for name, value in trainable.items() if name != "heads"}}
+    rngs = None if key is None else {"dropout": key}
+    graded = grade(model, variables, trainable["heads"], batch.problem, batch.traces, key is None, rngs)
+    return reward_model_loss(graded, jnp.asarray(batch.labels), jnp.asarray(batch.totals), config)
+
+
+def make_steps(config: TrainRm, shape: ModelConfig):
+    """The optimizer and the jitted train step and held-out metrics."""
+    model = Transformer(shape)
+    optimizer = make_optimizer(config.optimizer, config.schedule.steps)
+    loss_fn = partial(group_loss, model, config.loss)
+
+    @partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, frozen: Any, batch: GroupBatch):
+        key = jax.random.fold_in(state.key, state.step)
+        state, sums = update(loss_fn, optimizer, state, frozen, batch, key, config.optimizer.accumulate)
+        return dataclasses.replace(state, step=state.step + 1), means(sums)
+
+    @jax.jit
+    def held_out(state: TrainState, frozen: Any, batch: GroupBatch) -> Sums:
+        loss, metrics = loss_fn(state.trainable, frozen, batch, None)
+        return metrics | {"loss/total": loss}
+
+    return optimizer, train_step, held_out
+
+
+def held_out_metrics(sums: list[Sums]) -> dict[str, float]:
+    """Means over all held-out groups, the group accuracy with its 95 % interval, and the root of the squared error."""
+    totals: dict[str, np.ndarray] = {}
+    for part in sums:
+        for name, pair in part.items():
+            totals[name] = totals.get(name, np.zeros(2)) + np.array(pair)
+    out = {f"held_out/{name.removeprefix('score/')}": float(s / w) for name, (s, w) in totals.items()}
+    out["held_out/rmse"] = out.pop("held_out/squared_error") ** 0.5
+    right, groups = totals["score/group_accuracy"]
+    out["held_out/group_accuracy_low"], out["held_out/group_accuracy_high"] = wilson(float(right), int(groups))
+    return out | {"held_out/groups": float(groups)}
+
+
+def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) -> None:
+    """Trains, or continues training, and writes the result to `RUN_DIR/model`."""
+    tokenizer = Tokenizer.load(build.find(config.tokenizer or config.model.path))
+    pieces = Pieces(config.prompts, tokenizer)
+    mesh = make_mesh(config.mesh)
+    check_batch(mesh, "TrainRm.batch_size", config.batch_size // config.optimizer.accumulate)
+    shape = build.model_config(config.model, len(tokenizer))
+    base = build.load_base(config.model, shape, mesh, config.mesh)
+    heads = build.init_heads(shape, config.seed, mesh, config.mesh)
+    shape = dataclasses.replace(shape, lora=config.lora)
+    trainable, frozen = {"params": base, "heads": heads}, {}
+    if config.lora:
+        adapter = build.init_lora(shape, config.seed, mesh, config.mesh)
+        trainable, frozen = {"lora": adapter, "heads": heads}, {"params": base}
+    optimizer, train_step, held_out = make_steps(config, shape)
+    encode = partial(encode_group, pieces, config.prompt_tokens, config.trace_tokens)
+    stream = problem_stream(config.groups.groups("train"), batch_size=config.batch_size, seed=config.seed, encode=encode)
+    test = eval_batches(config.groups.groups("test"), encode, config.batch_size, config.evaluation_groups)
+    # Only whole batches: a group that fills up would count twice.
+    held = [place_batch(batch, mesh) for batch, _, real in test if real.all()]
+    require(bool(held), "TrainRm.evaluation_groups must be at least TrainRm.batch_size, and the groups must fit")
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        return held_out_metrics([jax.device_get(held_out(state, frozen, batch)) for batch in held])
+
+    def step(state: TrainState, batch: GroupBatch):
+        return *train_step(state, frozen, batch), None
+
+    parts = Parts(
+        step=step,
+        batches=((place_batch(batch, mesh), None) for batch in stream),
+        host_state=lambda: {"data": stream.get_state()},
+        load_host_state=lambda host: stream.set_state(host["data"]),
+        evaluate=evaluate,
+        score="held_out/group_accuracy",
+        headline={"loss/total": "loss", "score/pair_accuracy": "pairs", "score/group_accuracy": "groups", "score/mae": "mae"},
+    )
+    state = fit(run, config.schedule, init_state(trainable, optimizer, config.seed), parts, stop_after)
+    if int(state.step) == config.schedule.steps:
+        params = state.trainable["params"] if not config.lora else hf.merge_lora(base, state.trainable["lora"], shape)
+        hf.save_reward_model(run.path / "model", params, state.trainable["heads"], shape)
+        tokenizer.save(run.path / "model")
+        fingerprint = hf.fingerprint(params, state.trainable["heads"])
+        console.print(f"wrote {run.path / 'model'} (fingerprint {fingerprint})")
