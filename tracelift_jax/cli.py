@@ -54,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "eval":
             sub.add_argument(
-                "--run_dir", action="append", default=[], help="a planner's run directory, repeatable; results go to its eval.json"
+                "--run_dir",
+                action="append",
+                default=[],
+                help="a planner's run directory, repeatable; results go to its eval.json",
             )
         else:
             sub.add_argument("--run_dir", required=True, help="where the run is kept; started again, it continues")
@@ -78,7 +81,9 @@ def _start(command: str, files: Sequence[str], bindings: Sequence[str], args: ar
             return gin_config.load(config.Train, paths, bindings).value
 
         if bool(files) == bool(args.run_dir):
-            raise UserError("tracelift eval: give --run_dir=D (repeatable) for trained planners, or --gin_file=F for an untrained one")
+            raise UserError(
+                "tracelift eval: give --run_dir=D (repeatable) for trained planners, or --gin_file=F for an untrained"
+            )
         run_eval(load, files, args.run_dir, changed=bool(bindings))
         return
     if not files:

@@ -2,10 +2,11 @@
 
 Each segment is attended to where it lies, at its own leading axes: the queries of all nodes below it are gathered
 into one matrix product against its keys, so a shared problem is read once however many traces hang on it. The
-pieces are softmaxed apart and merged by their log-sum-exp, which equals one softmax over all keys (bifurcated attention,
-arXiv 2403.08845; Hydragen, arXiv 2402.05099).
+pieces are softmaxed apart and merged by their log-sum-exp, which equals one softmax over all keys (bifurcated
+attention, arXiv 2403.08845; Hydragen, arXiv 2402.05099).
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -59,4 +60,5 @@ def attend(q: Array, pieces: Sequence[tuple[Array, Array, Array]]) -> Array:
     if len(parts) == 1:
         return parts[0][0].astype(q.dtype)
     shares = jax.nn.softmax(jnp.stack([lse for _, lse in parts]), axis=0)
-    return sum(share[..., None] * out for share, (out, _) in zip(shares, parts, strict=True)).astype(q.dtype)
+    mixed = [share[..., None] * out for share, (out, _) in zip(shares, parts, strict=True)]
+    return functools.reduce(jnp.add, mixed).astype(q.dtype)

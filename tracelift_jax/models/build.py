@@ -49,7 +49,9 @@ class Shape:
         check_types(self)
         for field in ("width", "ff_width", "layers", "heads", "kv_heads", "head_width"):
             require(getattr(self, field) >= 1, f"Shape.{field} must be at least 1, got {getattr(self, field)}")
-        require(self.heads % self.kv_heads == 0, f"Shape.kv_heads must divide heads = {self.heads}, got {self.kv_heads}")
+        require(
+            self.heads % self.kv_heads == 0, f"Shape.kv_heads must divide heads = {self.heads}, got {self.kv_heads}"
+        )
         require(self.head_width % 2 == 0, f"Shape.head_width must be even, got {self.head_width}")
 
 

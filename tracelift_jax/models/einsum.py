@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -92,8 +93,12 @@ class Einsum(nn.Module):
         if self.lora is None:
             return y
         rank = self.lora.rank
-        a = self._adapter("a", _uniform_of_fan_in, (*(size[c] for c in inner), rank), (*(AXES[c] for c in inner), "lora"))
-        b = self._adapter("b", nn.initializers.zeros, (rank, *(size[c] for c in outer)), ("lora", *(AXES[c] for c in outer)))
+        a = self._adapter(
+            "a", _uniform_of_fan_in, (*(size[c] for c in inner), rank), (*(AXES[c] for c in inner), "lora")
+        )
+        b = self._adapter(
+            "b", nn.initializers.zeros, (rank, *(size[c] for c in outer)), ("lora", *(AXES[c] for c in outer))
+        )
         x = nn.Dropout(self.lora.dropout)(x.astype(self.dtype), deterministic=deterministic)
         low = jnp.einsum(f"{letters_in},{inner}r->...r", x, a)
         return y + (self.lora.alpha / rank) * jnp.einsum(f"...r,r{outer}->{letters_out}", low, b)
@@ -106,4 +111,4 @@ class Einsum(nn.Module):
             return init(self.make_rng("params"), shape, self.param_dtype)
 
         value = self.variable("lora", name, start).value
-        return jnp.asarray(nn.meta.unbox(value), self.dtype)
+        return cast(Array, jnp.asarray(value, self.dtype))

@@ -186,7 +186,9 @@ def load(path: str | Path, config: ModelConfig, extra: tuple[str, ...] = ()) -> 
         try:
             value = slot.to_ours(theirs).astype(config.param_dtype)
         except ValueError as error:
-            raise UserError(f"{where}: tensor {slot.name!r} has shape {list(theirs.shape)}, which config.json does not allow") from error
+            raise UserError(
+                f"{where}: tensor {slot.name!r} has shape {list(theirs.shape)}, which config.json does not allow"
+            ) from error
         if slot.layer is None:
             _set(tree, slot.path, value)
         else:
@@ -199,9 +201,9 @@ def load(path: str | Path, config: ModelConfig, extra: tuple[str, ...] = ()) -> 
         wanted.add("lm_head.weight")
     for name in sorted(known - wanted):
         raise UserError(f"{where}: tensor {name!r} is not expected in a model with this config.json")
-    expected = (config.vocab_size, config.width)
-    if tree["embedding"].shape != expected:
-        raise UserError(f"{where}: embeddings have shape {list(tree['embedding'].shape)}, config.json says {list(expected)}")
+    expected, found = (config.vocab_size, config.width), tree["embedding"].shape
+    if found != expected:
+        raise UserError(f"{where}: embeddings have shape {list(found)}, config.json says {list(expected)}")
     return tree
 
 
@@ -285,9 +287,9 @@ def merge_lora(params: dict[str, Any], lora: dict[str, Any], config: ModelConfig
 
     def merged(base: Any, adapter: Any) -> Any:
         if isinstance(adapter, dict) and set(adapter) == {"a", "b"}:
-            a, b = adapter["a"], adapter["b"]
-            flat = a.reshape(len(a), -1, a.shape[-1]) @ b.reshape(len(b), b.shape[1], -1)
-            return base | {"kernel": base["kernel"] + (scale * flat).reshape(base["kernel"].shape).astype(base["kernel"].dtype)}
+            a, b, kernel = adapter["a"], adapter["b"], base["kernel"]
+            low_rank = a.reshape(len(a), -1, a.shape[-1]) @ b.reshape(len(b), b.shape[1], -1)
+            return base | {"kernel": kernel + (scale * low_rank).reshape(kernel.shape).astype(kernel.dtype)}
         return {key: merged(base[key], adapter[key]) if key in adapter else base[key] for key in base}
 
     return merged(params, lora)
@@ -297,8 +299,9 @@ def fingerprint(*trees: Any) -> str:
     """The first 16 hex digits of the sha256 over names, shapes, dtypes and bytes of all parameters."""
     digest = hashlib.sha256()
     for tree in trees:
-        for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
+        named = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+        for name, leaf in sorted(named, key=lambda item: item[0]):
             value = _host(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)} {value.shape} {value.dtype}".encode())
+            digest.update(f"{name} {value.shape} {value.dtype}".encode())
             digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()[:16]

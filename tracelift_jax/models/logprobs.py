@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tracelift_jax.models.transformer import Transformer
+from tracelift_jax.models.transformer import Transformer, logits_of
 
 CHUNK = 64
 """Positions whose logits are in memory at once, per node."""
@@ -24,7 +24,7 @@ def token_logprobs(model: Transformer, variables, hidden: Array, targets: Array,
     """
 
     def piece(hidden: Array, targets: Array) -> Array:
-        logits = model.apply(variables, hidden, method="logits") / temperature
+        logits = logits_of(model, variables, hidden) / temperature
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
@@ -32,7 +32,7 @@ def token_logprobs(model: Transformer, variables, hidden: Array, targets: Array,
     if length <= CHUNK:
         return piece(hidden, targets)
     # The last chunk is moved back to end at the end, so that every chunk has one size; the overlap is dropped.
-    starts = list(range(0, length - CHUNK, CHUNK)) + [length - CHUNK]
+    starts = [*range(0, length - CHUNK, CHUNK), length - CHUNK]
     taken = jax.lax.map(
         jax.checkpoint(
             lambda start: piece(

@@ -1,6 +1,7 @@
 """The reward model's heads: five rubric labels and a total, read off the last token's hidden state."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -54,10 +55,12 @@ class RubricHeads(nn.Module):
         hidden = hidden.astype(jnp.float32)
         normal, zeros = nn.initializers.normal(self.width**-0.5), nn.initializers.zeros
         axes = ("rubric", "embed", "labels")
-        kernel = self.param("dimensions", nn.with_logical_partitioning(normal, axes), (DIMENSIONS, self.width, LABELS))
-        bias = self.param(
+        kernel: Any = self.param(
+            "dimensions", nn.with_logical_partitioning(normal, axes), (DIMENSIONS, self.width, LABELS)
+        )
+        bias: Any = self.param(
             "dimension_bias", nn.with_logical_partitioning(zeros, ("rubric", "labels")), (DIMENSIONS, LABELS)
         )
-        total = self.param("total", nn.with_logical_partitioning(normal, ("embed",)), (self.width,))
-        total_bias = self.param("total_bias", zeros, ())
+        total: Any = self.param("total", nn.with_logical_partitioning(normal, ("embed",)), (self.width,))
+        total_bias: Any = self.param("total_bias", zeros, ())
         return Grade(jnp.einsum("...d,rdc->...rc", hidden, kernel) + bias, hidden @ total + total_bias)

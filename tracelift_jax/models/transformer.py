@@ -6,7 +6,7 @@ of their ancestors, and returns their hidden states and their own segment. That 
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -30,7 +30,8 @@ class ModelConfig:
         lora: adapter on all seven projections, or None for the base as it is.
         dtype, param_dtype: what is computed in, what parameters are kept in. Logits and softmax are float32 always.
         scan_unroll: how many layers one step of the scan holds; L is fastest on CPU, 1 compiles fastest.
-        remat: what the backward pass recomputes: "none" (keep all), "dots" (keep matrix products), "full" (keep nothing).
+        remat: what the backward pass recomputes: "none" (keeps all), "dots" (keeps matrix products) or "full" (keeps
+            nothing).
     """
 
     vocab_size: int
@@ -117,7 +118,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, cache: tuple[tuple[Array, Array], ...], frame: Frame, deterministic: bool):
-        """`x` [*lead, T, D], `cache` each ancestor's (k, v) of this layer; returns the output and this node's (k, v)."""
+        """`x` [*lead, T, D], `cache` each ancestor's (k, v) of this layer; gives the output and this node's (k, v)."""
         c = self.config
         q = _project(c, "query", "...D,DHQ->...HQ", (c.width, c.heads, c.head_width), c.qkv_bias)(x, deterministic)
         k = _project(c, "key", "...D,DNQ->...NQ", (c.width, c.kv_heads, c.head_width), c.qkv_bias)(x, deterministic)
@@ -192,7 +193,7 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast),
+            in_axes=cast(Any, (0, nn.broadcast)),  # Linen declares an int, and takes a tuple
             length=c.layers,
             unroll=c.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
@@ -225,6 +226,25 @@ class Transformer(nn.Module):
             table = jnp.asarray(self.embedding, c.dtype)
             return jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
         return jnp.einsum("...D,DV->...V", hidden, jnp.asarray(self.head, c.dtype), preferred_element_type=jnp.float32)
+
+
+def forward(
+    model: Transformer,
+    variables: Any,
+    ids: Any,
+    valid: Any,
+    context: Context = (),
+    deterministic: bool = True,
+    rngs: Any = None,
+) -> tuple[Array, Segment]:
+    """`Transformer.__call__` on given variables; `ids` and `valid` may be numpy arrays."""
+    ids, valid = jnp.asarray(ids), jnp.asarray(valid)
+    return cast(Any, model.apply(variables, ids, valid, context, deterministic, rngs=rngs))
+
+
+def logits_of(model: Transformer, variables: Any, hidden: Array) -> Array:
+    """`Transformer.logits` on given variables: [..., D] to float32 [..., V]."""
+    return cast(Array, model.apply(variables, hidden, method="logits"))
 
 
 def empty_segment(config: ModelConfig, lead: tuple[int, ...], slots: int) -> Segment:

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.linen.spmd import logical_to_mesh_sharding
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tracelift_jax.checked import check_types, require
@@ -58,7 +59,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
         sizes[sizes.index(-1)] = devices // known
     if int(np.prod(sizes)) != devices:
         raise UserError(
-            f"MeshConfig: data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not fit {devices} devices"
+            f"MeshConfig: data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} is not {devices} devices"
         )
     return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
@@ -78,10 +79,16 @@ def batch_shards(mesh: Mesh) -> int:
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
+def check_batch(mesh: Mesh, name: str, size: int) -> None:
+    """Refuses a batch that does not split over the mesh."""
+    shards = batch_shards(mesh)
+    require(size % shards == 0, f"{name} must be a multiple of the {shards} data shards of the mesh, got {size}")
+
+
 def parameter_shardings(abstract: Any, mesh: Mesh, config: MeshConfig) -> Any:
     """Shardings of a tree of boxed parameters (`jax.eval_shape` of an `init`), by their logical axis names."""
     specs = nn.get_partition_spec(abstract)
-    return nn.logical_to_mesh_sharding(specs, mesh, list(config.rules))
+    return logical_to_mesh_sharding(specs, mesh, list(config.rules))
 
 
 def place_batch(batch: Any, mesh: Mesh) -> Any:

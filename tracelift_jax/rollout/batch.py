@@ -1,7 +1,7 @@
 """What goes into a rollout, and what it is computed with."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -67,10 +67,10 @@ def encode_problem(pieces: Pieces, sizes: Sizes, index: int, problem: Problem) -
         *(row(tokens, sizes.prompt) for tokens in framed),
         reference=number_of(problem.answer),
         answer=row(answer, sizes.answer),
-        baseline_ok=np.int32(0),
-        baseline_trials=np.int32(0),
-        index=np.int32(index),
-        real=np.bool_(True),
+        baseline_ok=np.zeros((), np.int32),
+        baseline_trials=np.zeros((), np.int32),
+        index=np.array(index, np.int32),
+        real=np.ones((), bool),
     )
 
 
@@ -133,7 +133,7 @@ class Setup:
     planner_sampling: Sampling
     executor_sampling: Sampling
     reward: RewardConfig
-    normalize: str
+    normalize: Literal["std", "none"]
     fixed: Fixed
 
 

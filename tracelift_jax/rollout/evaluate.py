@@ -92,7 +92,7 @@ class Evaluator:
         }
 
     def __call__(self, weights: Weights) -> dict[str, float]:
-        """Metrics `eval/<mode>/<name>`, each with its interval's ends as `..._low` and `..._high` where it is a rate."""
+        """Metrics `eval/<mode>/<name>`, rates with the ends of their intervals as `..._low` and `..._high`."""
         out: dict[str, float] = {}
         for mode in MODES:
             rows = self._rows(weights, mode)

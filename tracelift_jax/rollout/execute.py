@@ -8,7 +8,7 @@ from jax import Array
 
 from tracelift_jax.models.logprobs import shift, token_logprobs
 from tracelift_jax.models.segment import Context, expand, last_valid
-from tracelift_jax.models.transformer import Transformer
+from tracelift_jax.models.transformer import Transformer, forward
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text
 from tracelift_jax.rollout.reward import OK, WRONG
 from tracelift_jax.rollout.sample import sample
@@ -32,7 +32,7 @@ class Shown:
 
 def read(model: Transformer, variables, tokens: Tokens, context: Context = ()) -> Shown:
     """Reads tokens [*lead, T] below `context`."""
-    hidden, segment = model.apply(variables, jnp.asarray(tokens.ids), jnp.asarray(tokens.valid), context)
+    hidden, segment = forward(model, variables, tokens.ids, tokens.valid, context)
     return Shown((*context, segment), last_valid(hidden, jnp.asarray(tokens.valid)))
 
 
@@ -48,18 +48,10 @@ def answers(
         Answers [*lead, samples, A] and verdicts int8 [*lead, samples].
     """
     lead = (*shown.end.shape[:-1], samples)
-    drawn = sample(
-        setup.executor, variables, shown.end, shown.context, lead, key, text.stop, setup.fixed.end, setup.executor_sampling
-    )
+    end, sampling = setup.fixed.end, setup.executor_sampling
+    drawn = sample(setup.executor, variables, shown.end, shown.context, lead, key, text.stop, end, sampling)
     said = read_number(drawn.tokens.ids, drawn.tokens.valid, text.table)
-    reference: Number = jax.tree.map(lambda x: jnp.asarray(x), batch.reference)
-    spread = Number(
-        **{
-            field.name: expand(value, lead, trailing=value.ndim - 1)
-            for field in dataclasses.fields(Number)
-            for value in [getattr(reference, field.name)]
-        }
-    )
+    spread: Number = jax.tree.map(lambda x: expand(jnp.asarray(x), lead, trailing=jnp.ndim(x) - 1), batch.reference)
     verdicts = jnp.where(equal(said, spread), OK, WRONG).astype(jnp.int8)
     return drawn.tokens, verdicts
 
@@ -78,8 +70,8 @@ def answer_probability(setup: Setup, variables, shown: Shown, batch: PromptBatch
         x = jnp.asarray(x)
         return jnp.broadcast_to(expand(x, lead, trailing=1), (*lead, x.shape[-1]))
 
-    ids, valid = spread(jnp.asarray(batch.answer.ids)), spread(jnp.asarray(batch.answer.valid))
-    hidden, _ = setup.executor.apply(variables, ids, valid, shown.context)
+    ids, valid = spread(batch.answer.ids), spread(batch.answer.valid)
+    hidden, _ = forward(setup.executor, variables, ids, valid, shown.context)
     temperature = setup.executor_sampling.temperature or 1.0
     logprobs = token_logprobs(setup.executor, variables, shift(shown.end, hidden), ids, temperature)
     return jnp.exp(jnp.where(valid, logprobs, 0.0).sum(-1))

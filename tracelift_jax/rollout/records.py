@@ -27,7 +27,8 @@ def trace_texts(done: Rollout, tokenizer: Tokenizer, prompts: Prompts) -> list[l
     """[B][G] reasoning bodies of a rollout on the host."""
     rows, traces = done.reward.shape
     return [
-        [body_text(tokenizer.decode(_ids(done.traces, b, g)), prompts.close) for g in range(traces)] for b in range(rows)
+        [body_text(tokenizer.decode(_ids(done.traces, b, g)), prompts.close) for g in range(traces)]
+        for b in range(rows)
     ]
 
 

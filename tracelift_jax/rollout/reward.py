@@ -25,8 +25,9 @@ class RewardConfig:
         baseline: "cached" measures the executor without reasoning once per problem, by `baseline_samples` samples, and
             keeps the counts; "resample" draws K fresh ones for every trace (reference).
         shaping: "product" s u (reference); "sign_aware" s u for u >= 0, (1 - s) u below: monotone in both.
-        malformed: of traces without closing tag, empty, or with a second opening tag: "fail" counts them as always wrong
-            with grade 0; "execute" closes the tag and judges them like any other; "mask" leaves them out of the group.
+        malformed: of traces without closing tag, empty, or with a second opening tag: "fail" counts them as always
+            wrong with grade 0; "execute" closes the tag and judges them like any other; "mask" leaves them out of
+            the group.
     """
 
     kind: Literal["tracelift", "exec_only", "rm_only", "uplift_only"] = "tracelift"
@@ -40,9 +41,11 @@ class RewardConfig:
     def __post_init__(self) -> None:
         check_types(self)
         require(self.repeats >= 1, f"RewardConfig.repeats must be at least 1, got {self.repeats}")
-        require(self.baseline_samples >= 1, f"RewardConfig.baseline_samples must be at least 1, got {self.baseline_samples}")
+        samples = self.baseline_samples
+        require(samples >= 1, f"RewardConfig.baseline_samples must be at least 1, got {samples}")
         needs_uplift = self.kind in ("tracelift", "uplift_only")
-        require(not (needs_uplift and self.uplift == "none"), f'RewardConfig: kind "{self.kind}" needs an uplift, not "none"')
+        unmeasured = needs_uplift and self.uplift == "none"
+        require(not unmeasured, f'RewardConfig.uplift must not be "none" for kind "{self.kind}"')
 
     @property
     def needs_grade(self) -> bool:

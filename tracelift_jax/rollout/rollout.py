@@ -137,7 +137,14 @@ def measure_baseline(
 
 
 def measure_uplift(
-    setup: Setup, text: Text, weights: Weights, shown: Shown, alone: Shown, verdicts: Array, batch: PromptBatch, key: Array
+    setup: Setup,
+    text: Text,
+    weights: Weights,
+    shown: Shown,
+    alone: Shown,
+    verdicts: Array,
+    batch: PromptBatch,
+    key: Array,
 ) -> Uplift:
     """Compares the executor with each trace to the executor without it, as `reward.uplift` says."""
     shape = shown.end.shape[:2]
@@ -199,7 +206,7 @@ def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key:
         total=total,
         score=score,
         reward=reward,
-        advantage=group_advantages(reward, counted, setup.normalize),  # pyright: ignore[reportArgumentType] (str here, so that the setup hashes; checked in GrpoConfig)
+        advantage=group_advantages(reward, counted, setup.normalize),
         counted=counted,
     )
 
@@ -237,5 +244,3 @@ def _apply_malformed_rule(
         likelihood=jnp.where(well_formed, gained.likelihood, 0.0),
     )
     return verdicts, gained, jnp.where(well_formed, score, 0.0)
-
-

@@ -8,7 +8,7 @@ from jax import Array
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.models.segment import Context, Segment, expand
-from tracelift_jax.models.transformer import Transformer, empty_segment
+from tracelift_jax.models.transformer import Transformer, empty_segment, forward, logits_of
 from tracelift_jax.text.spans import Automaton, Tokens
 
 
@@ -126,8 +126,8 @@ def sample(
         last, slot = loop.slot - 1, loop.slot
         token = jax.lax.dynamic_slice_in_dim(loop.samples.tokens.ids, last, 1, len(lead))
         valid = jax.lax.dynamic_slice_in_dim(loop.samples.tokens.valid, last, 1, len(lead))
-        hidden, new = model.apply(variables, token, valid, (*context, loop.own))
-        logits = model.apply(variables, hidden[..., 0, :], method="logits")
+        hidden, new = forward(model, variables, token, valid, (*context, loop.own))
+        logits = logits_of(model, variables, hidden[..., 0, :])
         return _Loop(slot + 1, put(loop.samples, logits, slot), loop.own.write(new, last))
 
     def unfinished(loop: _Loop) -> Array:
@@ -140,7 +140,7 @@ def sample(
         jnp.zeros(lead, bool),
         jnp.zeros(lead, bool),
     )
-    logits = model.apply(variables, before, method="logits")  # once per prefix, however many nodes share it
+    logits = logits_of(model, variables, before)  # once per prefix, however many nodes share it
     logits = jnp.broadcast_to(expand(logits, lead, trailing=1), (*lead, logits.shape[-1]))
     first = put(nothing, logits, jnp.int32(0))
     loop = _Loop(jnp.int32(1), first, empty_segment(model.config, lead, size - 1))

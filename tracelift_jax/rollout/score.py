@@ -1,12 +1,12 @@
 """The reward model: reads problem and reasoning, grades at the last token."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 
 from tracelift_jax.models.rubric import Grade, RubricHeads
 from tracelift_jax.models.segment import last_valid
-from tracelift_jax.models.transformer import Transformer
+from tracelift_jax.models.transformer import Transformer, forward
 from tracelift_jax.text.spans import Tokens
 
 
@@ -30,11 +30,7 @@ def grade(
         Grade of leading axes [B, M].
     """
 
-    def read(tokens: Tokens, context=()):
-        ids, valid = jnp.asarray(tokens.ids), jnp.asarray(tokens.valid)
-        return model.apply(variables, ids, valid, context, deterministic=deterministic, rngs=rngs)
-
-    _, segment = read(problem)
-    hidden, _ = read(reasoning, (segment,))
+    _, segment = forward(model, variables, problem.ids, problem.valid, (), deterministic, rngs)
+    hidden, _ = forward(model, variables, reasoning.ids, reasoning.valid, (segment,), deterministic, rngs)
     end = last_valid(hidden, jnp.asarray(reasoning.valid))
-    return RubricHeads(model.config.width).apply({"params": heads}, end)  # pyright: ignore[reportReturnType] (Linen types apply loosely)
+    return cast(Grade, RubricHeads(model.config.width).apply({"params": heads}, end))

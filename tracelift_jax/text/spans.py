@@ -7,6 +7,7 @@ every state: one table look-up a token then finds the tag however it is spelt, o
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,8 +100,8 @@ def body_bytes(close: bytes, forbidden: bytes) -> tuple[np.ndarray, np.ndarray, 
     """Byte automaton that reads a reasoning body up to `close` and judges it.
 
     The state pairs progress in `close` with progress in `forbidden` (a second opening tag, which makes the body
-    malformed) and with whether anything but white space was seen. The judgement of a state: 0 while open, or for good once
-    closed EMPTY (white space only, or `forbidden` inside) or GOOD.
+    malformed) and with whether anything but white space was seen. The judgement of a state: 0 while open, or for good
+    once closed EMPTY (white space only, or `forbidden` inside) or GOOD.
 
     Returns:
         int32 [states, 256] transitions, bool [states] accepting (closed), int32 [states] judgements.
@@ -156,15 +157,11 @@ class Tokens:
     """Token ids with holes.
 
     Attributes:
-        ids: int32 [*lead, T]. valid: bool [*lead, T], which slots count.
+        ids: int32 [*lead, T]. valid: bool [*lead, T], which slots count. (On the host these are numpy arrays.)
     """
 
-    ids: Array | np.ndarray
-    valid: Array | np.ndarray
-
-    def append(self, piece: Sequence[int], when: Array | None = None) -> "Tokens":
-        """These tokens with a fixed piece behind them, for all rows or `when` bool [*lead]."""
-        return splice((), self, piece, tail_when=when)
+    ids: Array
+    valid: Array
 
 
 def splice(head: Sequence[int], middle: Tokens, tail: Sequence[int], tail_when: Array | None = None) -> Tokens:
@@ -200,8 +197,8 @@ def pad(pieces: Sequence[Sequence[int]], size: int, fill: int) -> Tokens:
     Raises:
         ValueError: a list is longer than `size`.
     """
-    ids = np.full((len(pieces), size), fill, np.int32)
-    valid = np.zeros((len(pieces), size), bool)
+    ids: Any = np.full((len(pieces), size), fill, np.int32)
+    valid: Any = np.zeros((len(pieces), size), bool)
     for row, piece in enumerate(pieces):
         if len(piece) > size:
             raise ValueError(f"{len(piece)} tokens do not fit {size} slots")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -75,13 +76,15 @@ class Tokenizer:
         self._backend.save_pretrained(str(path))
 
     def encode(self, text: str) -> list[int]:
+        """Token ids of `text`."""
         return self._backend.encode(text, add_special_tokens=False, split_special_tokens=True)
 
-    def decode(self, tokens) -> str:
+    def decode(self, tokens: Iterable[int]) -> str:
         """The text of `tokens` from the byte table; control tokens vanish, broken UTF-8 becomes U+FFFD."""
         return self.bytes_of(tokens).decode("utf-8", errors="replace")
 
-    def bytes_of(self, tokens) -> bytes:
+    def bytes_of(self, tokens: Iterable[int]) -> bytes:
+        """The bytes of `tokens`; ids beyond the tokenizer's (padded embeddings) stand for nothing."""
         pieces = self._pieces
         return b"".join(pieces[int(t)] for t in tokens if int(t) < len(pieces))
 
@@ -102,7 +105,9 @@ class Tokenizer:
             elif all(c in table for c in name):
                 pieces.append(bytes(table[c] for c in name))
             else:
-                raise UserError(f"{self._where}: token {index} ({name!r}) is not byte-level; use a byte-level BPE tokenizer")
+                raise UserError(
+                    f"{self._where}: token {index} ({name!r}) is not byte-level BPE; only such are supported"
+                )
         return pieces
 
     def token_bytes(self, vocab_size: int | None = None) -> TokenBytes:
@@ -114,7 +119,7 @@ class Tokenizer:
         pieces = self._pieces
         rows = len(pieces) if vocab_size is None else vocab_size
         if rows < len(pieces):
-            raise UserError(f"{self._where}: the tokenizer has {len(pieces)} tokens, the model's vocabulary only {rows}")
+            raise UserError(f"{self._where}: {len(pieces)} tokens do not fit the model's vocabulary of {rows}")
         width = max(map(len, pieces))
         data = np.zeros((rows, width), np.uint8)
         length = np.zeros(rows, np.int32)

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -23,11 +23,11 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path, keep: int = 2):
         self._directory = Path(directory).resolve()
+        newest = _POLICIES.LatestN(keep)
+        best = _POLICIES.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)
         self._manager = ocp.training.Checkpointer(
-            self._directory,
-            preservation_policy=_POLICIES.AnyPreservationPolicy(
-                [_POLICIES.LatestN(keep), _POLICIES.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)]
-            ),
+            str(self._directory),
+            preservation_policy=cast(Any, _POLICIES.AnyPreservationPolicy([newest, best])),  # orbax's types disagree
             cleanup_tmp_directories=True,
         )
 
@@ -39,7 +39,11 @@ class Checkpoints:
     def save(self, step: int, state: Any, host: Mapping[str, Any], score: float) -> None:
         """Starts writing a checkpoint; returns once the arrays are copied off the device."""
         self._manager.save_checkpointables_async(
-            step, {"state": state, "host": {"json": json.dumps(host)}}, metrics={"score": score}, force=True
+            step,
+            {"state": state, "host": {"json": json.dumps(host)}},
+            metrics={"score": score},
+            force=True,
+            overwrite=True,
         )
 
     def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:

@@ -58,7 +58,9 @@ def run_eval(
     console.print(_table(rows))
 
 
-def _evaluate_run(load: Callable[[Sequence[str]], Train], run_dir: Path, changed: bool) -> list[tuple[str, dict[str, float]]]:
+def _evaluate_run(
+    load: Callable[[Sequence[str]], Train], run_dir: Path, changed: bool
+) -> list[tuple[str, dict[str, float]]]:
     if not (run_dir / "config.gin").is_file():
         raise UserError(f"{run_dir}: holds no run (no config.gin); give a --run_dir that `tracelift train` has filled")
     config = load([str(run_dir / "config.gin")])

@@ -121,7 +121,10 @@ def grpo_loss(
 
     metrics: Sums = {
         "policy/ratio": (total(ratio), count),
-        "policy/clipped": (total(jnp.where(gain > 0, ratio > 1 + config.clip_high, ratio < 1 - config.clip_low)), count),
+        "policy/clipped": (
+            total(jnp.where(gain > 0, ratio > 1 + config.clip_high, ratio < 1 - config.clip_low)),
+            count,
+        ),
         "policy/log_ratio_abs": (total(jnp.abs(log_ratio)), count),
         "policy/surprise": (total(-logprobs), count),
     }
@@ -157,20 +160,21 @@ class RewardModelLossConfig:
 
 
 def reward_model_loss(
-    grade: Grade, labels: Array, totals: Array, config: RewardModelLossConfig
+    grade: Grade, labels: Array, totals: Array, config: RewardModelLossConfig, counted: Array | None = None
 ) -> tuple[tuple[Array, Array], Sums]:
     """CE over dimensions + Huber on the total + pairwise ranking, averaged over a group's traces (METHOD).
 
     Args:
         grade: of traces [B, M]; trace 0 of each group is the positive.
         labels: int32 [B, M, 5]. totals: float32 [B, M] in [0, 1].
+        counted: bool [B], groups that count; all where None.
 
     Returns:
         The loss as (sum over groups, number of groups), and metrics.
     """
     log_softmax = jax.nn.log_softmax(grade.logits)
     cross_entropy = -jnp.take_along_axis(log_softmax, labels[..., None], axis=-1)[..., 0].sum(-1).mean(-1)
-    huber = optax.huber_loss(grade.total, totals, config.huber_delta).mean(-1)
+    huber = optax.losses.huber_loss(grade.total, totals, delta=config.huber_delta).mean(-1)
     score = grade.score
     rank = jax.nn.softplus(score[:, 1:] - score[:, :1]).mean(-1)
     gap = totals[:, 1:, None] - totals[:, None, 1:]
@@ -178,13 +182,16 @@ def reward_model_loss(
     pair = jax.nn.softplus(score[:, None, 1:] - score[:, 1:, None])
     among = jnp.where(apart, pair, 0.0).sum((-1, -2)) / jnp.maximum(apart.sum((-1, -2)), 1)
     parts = {"dimensions": cross_entropy, "total": huber, "rank": rank, "rank_negatives": among}
-    per_group = sum(getattr(config, name) * value for name, value in parts.items())
-    groups = jnp.float32(len(totals))
+    per_group = jnp.asarray(sum(getattr(config, name) * value for name, value in parts.items()))
     above = score[:, :1] > score[:, 1:]
-    metrics: Sums = {f"loss/{name}": (value.sum(), groups) for name, value in parts.items()}
-    metrics["score/pair_accuracy"] = (above.mean(-1).sum(), groups)
-    metrics["score/group_accuracy"] = (above.all(-1).astype(jnp.float32).sum(), groups)
-    metrics["score/mae"] = (jnp.abs(score - totals).mean(-1).sum(), groups)
-    metrics["score/squared_error"] = (jnp.square(score - totals).mean(-1).sum(), groups)
-    metrics["score/dimension_accuracy"] = ((grade.logits.argmax(-1) == labels).mean((-1, -2)).sum(), groups)
-    return (jnp.asarray(per_group).sum(), groups), metrics
+    measured = {f"loss/{name}": value for name, value in parts.items()} | {
+        "score/pair_accuracy": above.mean(-1),
+        "score/group_accuracy": above.all(-1).astype(jnp.float32),
+        "score/mae": jnp.abs(score - totals).mean(-1),
+        "score/squared_error": jnp.square(score - totals).mean(-1),
+        "score/dimension_accuracy": (grade.logits.argmax(-1) == labels).mean((-1, -2)),
+    }
+    weight = jnp.ones(len(totals), jnp.float32) if counted is None else jnp.asarray(counted, jnp.float32)
+    groups = weight.sum()
+    metrics: Sums = {name: ((value * weight).sum(), groups) for name, value in measured.items()}
+    return ((per_group * weight).sum(), groups), metrics

@@ -1,8 +1,8 @@
 """Planner training: one rollout, then policy-gradient updates on its stored log-probabilities.
 
-    rollout = sample, execute, verify, score, reward, advantage       rollout/rollout.py
-    loss    = GRPO(planner log-probabilities, rollout)                losses.grpo_loss
-    state   = AdamW(state, gradient of loss)                          update.update
+rollout = sample, execute, verify, score, reward, advantage       rollout/rollout.py
+loss    = GRPO(planner log-probabilities, rollout)                losses.grpo_loss
+state   = AdamW(state, gradient of loss)                          update.update
 """
 
 import dataclasses

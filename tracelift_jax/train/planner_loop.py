@@ -10,7 +10,7 @@ from jax import Array
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.errors import UserError
 from tracelift_jax.models.build import find
-from tracelift_jax.parallel.mesh import place_batch, replicated, split_batch
+from tracelift_jax.parallel.mesh import check_batch, place_batch, replicated, split_batch
 from tracelift_jax.rollout.batch import PromptBatch, Weights
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
@@ -20,9 +20,9 @@ from tracelift_jax.train.checkpoint import Checkpoints
 from tracelift_jax.train.data import problem_stream
 from tracelift_jax.train.losses import GrpoConfig
 from tracelift_jax.train.planner import make_steps
-from tracelift_jax.train.roles import Loaded, Roles, check_batch, load_roles
-from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
-from tracelift_jax.train.update import OptimizerConfig, TrainState, init_state
+from tracelift_jax.train.roles import Loaded, Roles, load_roles
+from tracelift_jax.train.run import Parts, RunDir, Schedule, fit
+from tracelift_jax.train.update import OptimizerConfig, TrainState, init_state, require_divisible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Train:
         require(self.batch_size >= 1, f"Train.batch_size must be at least 1, got {self.batch_size}")
         require(self.passes >= 1, f"Train.passes must be at least 1, got {self.passes}")
         require(self.records_every >= 0, f"Train.records_every must not be negative, got {self.records_every}")
-        parts = self.optimizer.accumulate
-        require(self.batch_size % parts == 0, f"Train.batch_size must be a multiple of accumulate = {parts}")
+        require_divisible("Train.batch_size", self.batch_size, self.optimizer)
 
 
 HEADLINE = {
@@ -109,7 +108,13 @@ class PlannerTraining:
     def step(self, state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict[str, Array], Rollout]:
         """One rollout and its updates."""
         done = self.roll(
-            state.trainable, self.frozen, self.loaded.text, self.loaded.reward_model, batch, self.sampling_key, state.step
+            state.trainable,
+            self.frozen,
+            self.loaded.text,
+            self.loaded.reward_model,
+            batch,
+            self.sampling_key,
+            state.step,
         )
         state, metrics = self.train(state, self.frozen, batch, done)
         return state, metrics, done

@@ -20,7 +20,7 @@ from tracelift_jax.groups.source import GroupSource
 from tracelift_jax.models import build, hf
 from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, make_mesh, place_batch
+from tracelift_jax.parallel.mesh import MeshConfig, check_batch, make_mesh, place_batch
 from tracelift_jax.rollout.evaluate import wilson
 from tracelift_jax.rollout.score import grade
 from tracelift_jax.tasks.problem import Problem
@@ -29,9 +29,16 @@ from tracelift_jax.text.spans import Tokens, pad
 from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import eval_batches, problem_stream
 from tracelift_jax.train.losses import RewardModelLossConfig, Sums, reward_model_loss
-from tracelift_jax.train.roles import check_batch
 from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
-from tracelift_jax.train.update import OptimizerConfig, TrainState, init_state, make_optimizer, means, update
+from tracelift_jax.train.update import (
+    OptimizerConfig,
+    TrainState,
+    init_state,
+    make_optimizer,
+    means,
+    require_divisible,
+    update,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +76,10 @@ class TrainRm:
         check_types(self)
         for field in ("prompt_tokens", "trace_tokens", "batch_size", "evaluation_groups"):
             require(getattr(self, field) >= 1, f"TrainRm.{field} must be at least 1, got {getattr(self, field)}")
-        require(bool(self.tokenizer or self.model.path), "TrainRm.tokenizer must be set where TrainRm.model has no path")
+        require_divisible("TrainRm.batch_size", self.batch_size, self.optimizer)
+        require(
+            bool(self.tokenizer or self.model.path), "TrainRm.tokenizer must be set where TrainRm.model has no path"
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -80,12 +90,14 @@ class GroupBatch:
     Attributes:
         problem: [B, P]. traces: [B, M, T], tags included.
         labels: int32 [B, M, 5]. totals: float32 [B, M].
+        real: bool [B], False for groups that only fill a batch.
     """
 
     problem: Tokens
     traces: Tokens
     labels: Array | np.ndarray
     totals: Array | np.ndarray
+    real: Array | np.ndarray
 
 
 def encode_group(pieces: Pieces, prompt_tokens: int, trace_tokens: int, index: int, group: Group) -> GroupBatch | None:
@@ -103,6 +115,7 @@ def encode_group(pieces: Pieces, prompt_tokens: int, trace_tokens: int, index: i
         pad(traces, trace_tokens, pieces.tokenizer.pad_id),
         np.array([member.rubric.dimensions for member in members], np.int32),
         np.array([member.rubric.total for member in members], np.float32),
+        np.ones((), bool),
     )
 
 
@@ -113,7 +126,9 @@ def group_loss(
     variables = {**frozen, **{name: value for name, value in trainable.items() if name != "heads"}}
     rngs = None if key is None else {"dropout": key}
     graded = grade(model, variables, trainable["heads"], batch.problem, batch.traces, key is None, rngs)
-    return reward_model_loss(graded, jnp.asarray(batch.labels), jnp.asarray(batch.totals), config)
+    return reward_model_loss(
+        graded, jnp.asarray(batch.labels), jnp.asarray(batch.totals), config, jnp.asarray(batch.real)
+    )
 
 
 def make_steps(config: TrainRm, shape: ModelConfig):
@@ -165,11 +180,12 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
         trainable, frozen = {"lora": adapter, "heads": heads}, {"params": base}
     optimizer, train_step, held_out = make_steps(config, shape)
     encode = partial(encode_group, pieces, config.prompt_tokens, config.trace_tokens)
-    stream = problem_stream(config.groups.groups("train"), batch_size=config.batch_size, seed=config.seed, encode=encode)
+    stream = problem_stream(
+        config.groups.groups("train"), batch_size=config.batch_size, seed=config.seed, encode=encode
+    )
     test = eval_batches(config.groups.groups("test"), encode, config.batch_size, config.evaluation_groups)
-    # Only whole batches: a group that fills up would count twice.
-    held = [place_batch(batch, mesh) for batch, _, real in test if real.all()]
-    require(bool(held), "TrainRm.evaluation_groups must be at least TrainRm.batch_size, and the groups must fit")
+    held = [place_batch(dataclasses.replace(batch, real=real), mesh) for batch, _, real in test]
+    require(bool(held), "TrainRm.prompt_tokens and TrainRm.trace_tokens: no held-out group fits; raise them")
 
     def evaluate(state: TrainState) -> dict[str, float]:
         return held_out_metrics([jax.device_get(held_out(state, frozen, batch)) for batch in held])
@@ -184,7 +200,12 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
         load_host_state=lambda host: stream.set_state(host["data"]),
         evaluate=evaluate,
         score="held_out/group_accuracy",
-        headline={"loss/total": "loss", "score/pair_accuracy": "pairs", "score/group_accuracy": "groups", "score/mae": "mae"},
+        headline={
+            "loss/total": "loss",
+            "score/pair_accuracy": "pairs",
+            "score/group_accuracy": "groups",
+            "score/mae": "mae",
+        },
     )
     state = fit(run, config.schedule, init_state(trainable, optimizer, config.seed), parts, stop_after)
     if int(state.step) == config.schedule.steps:

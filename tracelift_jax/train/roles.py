@@ -2,8 +2,9 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+import jax
 from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
@@ -11,7 +12,7 @@ from tracelift_jax.errors import UserError
 from tracelift_jax.models import build, hf
 from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, make_mesh
+from tracelift_jax.parallel.mesh import MeshConfig, check_batch, make_mesh
 from tracelift_jax.rollout.batch import Setup, Sizes, Text, encode_problem, make_fixed, make_text
 from tracelift_jax.rollout.evaluate import Evaluation, Evaluator
 from tracelift_jax.rollout.reward import RewardConfig
@@ -60,7 +61,9 @@ class Roles:
             require(getattr(self, field) >= 1, f"Roles.{field} must be at least 1, got {getattr(self, field)}")
         require(bool(self.tokenizer or self.base.path), "Roles.tokenizer must be set where Roles.base has no path")
         if self.reward.needs_grade:
-            require(self.reward_model is not None, f'Roles.reward_model must be set for reward kind "{self.reward.kind}"')
+            require(
+                self.reward_model is not None, f'Roles.reward_model must be set for reward kind "{self.reward.kind}"'
+            )
         require(self.reward_model is None or bool(self.reward_model.path), "Roles.reward_model needs a path")
 
 
@@ -91,8 +94,6 @@ class Loaded:
         frozen = {"planner": {"params": self.base}, "base": {"params": self.base}}
         if self.roles.lora:
             return {"lora": build.init_lora(self.planner_shape, seed, self.mesh, self.roles.mesh)}, frozen
-        import jax
-
         # The planner's own copy: the base stays what it is for the executor, and donation must not touch it.
         return {"params": jax.tree.map(lambda x: x.copy(), self.base)}, {"planner": {}, "base": {"params": self.base}}
 
@@ -115,17 +116,19 @@ class Loaded:
         if not batches:
             raise UserError("no held-out problem fits Roles.prompt_tokens and Roles.answer_tokens; raise them")
         return Evaluator(
-            self.setup, self.text, batches, problems, self.roles.task, self.tokenizer, self.roles.prompts, config, self.mesh
+            self.setup,
+            self.text,
+            batches,
+            problems,
+            self.roles.task,
+            self.tokenizer,
+            self.roles.prompts,
+            config,
+            self.mesh,
         )
 
 
-def check_batch(mesh: Mesh, name: str, size: int) -> None:
-    """Refuses a batch that does not split over the mesh."""
-    shards = batch_shards(mesh)
-    require(size % shards == 0, f"{name} must be a multiple of the {shards} data shards of the mesh, got {size}")
-
-
-def load_roles(roles: Roles, normalize: str = "std") -> Loaded:
+def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loaded:
     """Reads all weights and tables of a run.
 
     Raises:

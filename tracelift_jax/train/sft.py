@@ -26,7 +26,7 @@ from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import shift, token_logprobs
 from tracelift_jax.models.segment import expand, last_valid
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, make_mesh, place_batch
+from tracelift_jax.parallel.mesh import MeshConfig, check_batch, make_mesh, place_batch
 from tracelift_jax.tasks.problem import Problem, Task
 from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.spans import Tokens, pad
@@ -34,7 +34,15 @@ from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import eval_batches, problem_stream
 from tracelift_jax.train.losses import Sums
 from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
-from tracelift_jax.train.update import OptimizerConfig, TrainState, init_state, make_optimizer, means, update
+from tracelift_jax.train.update import (
+    OptimizerConfig,
+    TrainState,
+    init_state,
+    make_optimizer,
+    means,
+    require_divisible,
+    update,
+)
 
 BRANCHES = ("reasoned", "direct")
 
@@ -75,6 +83,7 @@ class Sft:
         for field in ("prompt_tokens", "branch_tokens", "batch_size", "evaluation_problems"):
             require(getattr(self, field) >= 1, f"Sft.{field} must be at least 1, got {getattr(self, field)}")
         require(self.direct_weight >= 0, f"Sft.direct_weight must not be negative, got {self.direct_weight}")
+        require_divisible("Sft.batch_size", self.batch_size, self.optimizer)
 
 
 @jax.tree_util.register_dataclass
@@ -118,7 +127,9 @@ def encode(pieces: Pieces, config: Sft, index: int, problem: Problem) -> SftBatc
     )
 
 
-def sft_loss(model: Transformer, trainable: Any, frozen: Any, batch: SftBatch, key: Array) -> tuple[tuple[Array, Array], Sums]:
+def sft_loss(
+    model: Transformer, trainable: Any, frozen: Any, batch: SftBatch, key: Array
+) -> tuple[tuple[Array, Array], Sums]:
     """Weighted cross entropy of the branches' tokens, as (sum, weight), and its parts by branch."""
     variables = {**frozen, **trainable}
     problem_key, branch_key = jax.random.split(key)
@@ -142,13 +153,17 @@ def sft_loss(model: Transformer, trainable: Any, frozen: Any, batch: SftBatch, k
 def make_steps(config: Sft, shape: ModelConfig):
     """The jitted train step and held-out loss: (state, frozen, batch) to (state, metrics), and to metrics."""
     model = Transformer(shape)
-    quiet = Transformer(dataclasses.replace(shape, lora=dataclasses.replace(shape.lora, dropout=0.0) if shape.lora else None))
+    quiet = Transformer(
+        dataclasses.replace(shape, lora=dataclasses.replace(shape.lora, dropout=0.0) if shape.lora else None)
+    )
     optimizer = make_optimizer(config.optimizer, config.schedule.steps)
 
     @partial(jax.jit, donate_argnums=0)
     def train_step(state: TrainState, frozen: Any, batch: SftBatch):
         key = jax.random.fold_in(state.key, state.step)
-        state, sums = update(partial(sft_loss, model), optimizer, state, frozen, batch, key, config.optimizer.accumulate)
+        state, sums = update(
+            partial(sft_loss, model), optimizer, state, frozen, batch, key, config.optimizer.accumulate
+        )
         return dataclasses.replace(state, step=state.step + 1), means(sums)
 
     @jax.jit
@@ -159,10 +174,10 @@ def make_steps(config: Sft, shape: ModelConfig):
     return optimizer, train_step, held_out
 
 
-def _evaluation(config: Sft, encode_one: Callable, held_out: Callable, frozen: Any, mesh: Mesh, shards: int):
+def _evaluation(config: Sft, encode_one: Callable, held_out: Callable, frozen: Any, mesh: Mesh, size: int):
     batches = [
-        place_batch(batch, mesh)
-        for batch, _, _ in eval_batches(config.task.problems("test"), encode_one, shards, config.evaluation_problems)
+        place_batch(dataclasses.replace(batch, weight=batch.weight * real[:, None, None]), mesh)
+        for batch, _, real in eval_batches(config.task.problems("test"), encode_one, size, config.evaluation_problems)
     ]
 
     def evaluate(state: TrainState) -> dict[str, float]:
@@ -181,6 +196,7 @@ def run_sft(config: Sft, run: RunDir, stop_after: int | None = None) -> None:
     tokenizer = Tokenizer.load(build.find(config.tokenizer))
     pieces = Pieces(config.prompts, tokenizer)
     mesh = make_mesh(config.mesh)
+    check_batch(mesh, "Sft.batch_size", config.batch_size // config.optimizer.accumulate)
     shape = build.model_config(config.model, len(tokenizer))
     base = build.load_base(config.model, shape, mesh, config.mesh)
     shape = dataclasses.replace(shape, lora=config.lora)
@@ -190,7 +206,9 @@ def run_sft(config: Sft, run: RunDir, stop_after: int | None = None) -> None:
         trainable, frozen = {"params": base}, {}
     optimizer, train_step, held_out = make_steps(config, shape)
     encode_one = partial(encode, pieces, config)
-    stream = problem_stream(config.task.problems("train"), batch_size=config.batch_size, seed=config.seed, encode=encode_one)
+    stream = problem_stream(
+        config.task.problems("train"), batch_size=config.batch_size, seed=config.seed, encode=encode_one
+    )
 
     def step(state: TrainState, batch: SftBatch):
         return *train_step(state, frozen, batch), None

@@ -19,7 +19,8 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: the peak. warmup: updates of linear rise from 0.
-        schedule: from the peak on: "constant", or "cosine" or "linear" decay to `final` times the peak at the last update.
+        schedule: from the peak on: "constant", or "cosine" or "linear" decay to `final` times the peak at the last
+            update.
         weight_decay: decoupled, on tensors of two or more axes (not counting stacked layers).
         clip_norm: largest global gradient norm; 0 clips nothing.
         b1, b2, epsilon: AdamW's constants.
@@ -43,6 +44,14 @@ class OptimizerConfig:
         require(self.warmup >= 0, f"OptimizerConfig.warmup must not be negative, got {self.warmup}")
         require(self.clip_norm >= 0, f"OptimizerConfig.clip_norm must not be negative, got {self.clip_norm}")
         require(self.accumulate >= 1, f"OptimizerConfig.accumulate must be at least 1, got {self.accumulate}")
+
+
+def require_divisible(name: str, batch_size: int, optimizer: OptimizerConfig) -> None:
+    """Refuses a batch that does not split into the optimizer's micro-batches."""
+    parts = optimizer.accumulate
+    require(
+        batch_size % parts == 0, f"{name} must be a multiple of OptimizerConfig.accumulate = {parts}, got {batch_size}"
+    )
 
 
 def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
@@ -131,14 +140,22 @@ def accumulated_gradients(loss_fn: LossFn, trainable: Any, frozen: Any, batch: A
 
         keys = jax.random.split(key, parts)
         first = jax.tree.map(lambda x: x[0], (split, keys))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda p: gradient(trainable, *p), first))
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda p: gradient(trainable, *p), first)
+        )
         (grads, (weight, metrics)), _ = jax.lax.scan(body, zeros, (split, keys))
     scale = 1 / jnp.maximum(weight, 1e-8)
     return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads), metrics
 
 
 def update(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, state: TrainState, frozen: Any, batch: Any, key: Array, parts: int
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    frozen: Any,
+    batch: Any,
+    key: Array,
+    parts: int,
 ) -> tuple[TrainState, Sums]:
     """One optimizer update on `batch`; `state.step` is left to the caller (a batch may be passed over twice)."""
     grads, metrics = accumulated_gradients(loss_fn, state.trainable, frozen, batch, key, parts)
