@@ -1,16 +1,16 @@
 """Counts the floating-point operations of one planner step as built, and of the same step with every path run flat.
 
-    python benchmarks/step_cost.py                      # Qwen2.5 1.5B at GSM8K lengths, two minutes on two cores
+    python benchmarks/step_cost.py                      # Qwen2.5 1.5B at GSM8K lengths, a minute on two cores
     python benchmarks/step_cost.py --traces 4 --json    # other sizes, for machines to read
 
-One step is: sample G traces of a problem, answer each 1 + K times, measure the baseline, grade, train. "Tree" is what the
-package does: a problem is encoded once for all that hangs below it, and the baseline is known from an earlier visit
-(`hit`) or measured once for the group (`miss`). "Flat" is the same model, sampler, loss and remat policy with a copy of
-the problem in every path and a baseline drawn anew for every trace; it, too, computes no logits but those it uses.
+A step samples G traces of a problem, answers each 1 + K times, measures the baseline, grades and trains. "tree" is what
+the package does: a problem is encoded once for all that hangs below it, and the baseline is known from an earlier visit
+("hit") or measured once for the group ("miss"). "flat" is the same model, sampler, loss, adapter and remat policy with a
+copy of the problem in every path and K baseline answers for every trace; it, too, computes only the logits it uses.
 
 No weights are made: each piece is a call of the package's own function on shapes, compiled, and counted by XLA's cost
-analysis. That counts the body of a loop once, so the loops over layers, decoded tokens and chunks of positions are found in
-the traced piece, their bodies compiled apart, and multiplied by their trip counts. Each sample is taken to have full length.
+analysis. That counts the body of a loop once, so the loops over layers, decoded tokens and chunks of positions are found
+in the traced piece, their bodies compiled apart, and multiplied by their trips. Every sample has full length.
 Exit code 1: at the default sizes the tree costs more than 0.40 of flat.
 """
 
@@ -35,7 +35,7 @@ from tracelift_jax.models.einsum import Lora
 from tracelift_jax.models.logprobs import token_logprobs
 from tracelift_jax.models.rubric import Grade, RubricHeads
 from tracelift_jax.models.segment import rows
-from tracelift_jax.models.transformer import ModelConfig, Transformer
+from tracelift_jax.models.transformer import ModelConfig, Transformer, forward
 from tracelift_jax.rollout.batch import Fixed, Setup
 from tracelift_jax.rollout.execute import Shown, read
 from tracelift_jax.rollout.reward import RewardConfig
@@ -78,7 +78,9 @@ def xla_flops(traced: core.ClosedJaxpr) -> float:
     """XLA's own count for the compiled function."""
     args = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in traced.jaxpr.invars]
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        cost = jax.jit(core.jaxpr_as_fun(traced)).lower(*args).compile().cost_analysis()
+        lowered = jax.jit(core.jaxpr_as_fun(traced)).lower(*args)
+    # Nothing is run: level 0 leaves the operations as they are and makes machine code of them three times faster.
+    cost = lowered.compile(compiler_options={"xla_backend_optimization_level": 0}).cost_analysis()
     return float(cost.get("flops", 0.0))  # absent where nothing is computed
 
 
@@ -94,14 +96,11 @@ def outermost_loops(jaxpr: core.Jaxpr, steps: int | None) -> Iterator[tuple[int,
                 if steps is None:
                     raise ValueError("a while loop in a piece that was not said to have one")
                 yield steps, eqn.params["body_jaxpr"]
+            case "cond":  # XLA counts the costliest branch: the one with loops
+                yield from max((list(outermost_loops(b.jaxpr, steps)) for b in eqn.params["branches"]), key=len)
             case _:
-                for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
-                    if _is_jaxpr(value):
-                        yield from outermost_loops(getattr(value, "jaxpr", value), steps)
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
+                for inner in jax.core.jaxprs_in_params(eqn.params):
+                    yield from outermost_loops(inner, steps)
 
 
 def count_traced(traced: core.ClosedJaxpr, steps: int | None = None) -> Work:
@@ -142,6 +141,16 @@ class Sizes:
     repeats: int = 3
     baseline_samples: int = RewardConfig.baseline_samples
     lora_rank: int = 16
+
+    @property
+    def opened(self) -> int:
+        """A problem as the planner reads it."""
+        return self.prompt + len(FIXED.open)
+
+    @property
+    def shown(self) -> int:
+        """T: a trace with its tags."""
+        return len(FIXED.open) + self.reasoning + len(FIXED.close)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +220,7 @@ def policy_loss_flat(
     weights = {**frozen["planner"], **trainable}
     ids = jnp.concatenate([batch.problem.ids, batch.traces.ids], -1)
     valid = jnp.concatenate([batch.problem.valid, batch.traces.valid], -1)
-    hidden, _ = setup.planner.apply(weights, ids, valid)
+    hidden, _ = forward(setup.planner, weights, ids, valid)
     before = hidden[..., batch.problem.ids.shape[-1] - 1 : -1, :]
     logprobs = token_logprobs(setup.planner, weights, before, jnp.asarray(batch.traces.ids))
     return grpo_loss(logprobs, batch.logprobs, batch.advantage, jnp.asarray(batch.traces.valid), batch.counted, config)
@@ -225,39 +234,47 @@ class Pieces:
         self.config, self.sizes = config, sizes
         self.setup = make_setup(config, sizes)
         self.planner, self.base = variables(self.setup.planner), variables(self.setup.executor)
+        self.roles = {"planner": (self.setup.planner, self.planner), "executor": (self.setup.executor, self.base)}
         heads = jax.eval_shape(RubricHeads(config.width).init, jax.random.key(0), jnp.zeros((1, config.width)))
         self.heads = nn.meta.unbox(heads)["params"]
         self.stop = Automaton(struct((16, config.vocab_size)), struct((16,), bool))  # pyright: ignore[reportArgumentType]
         self.key = jax.eval_shape(lambda: jax.random.key(0))
         self.list: list[Piece] = []
 
-    def read(self, side: str, name: str, model: Transformer, weights: Any, given: Tokens, context: tuple = ()) -> Shown:
+    def read(self, side: str, name: str, given: Tokens, context: tuple = (), who: str = "executor") -> Shown:
         """Adds the reading of `given` below `context`; what was read."""
+        model, weights = self.roles[who]
         fun = partial(read, model)
-        self.list.append(Piece(side, "rollout", name, rows(given.ids.shape), fun, (weights, given, context)))
+        self.list.append(Piece(side, "rollout", f"{who}: {name}", rows(given.ids.shape), fun, (weights, given, context)))
         return jax.eval_shape(fun, weights, given, context)
 
-    def sample(
-        self, side: str, name: str, model: Transformer, weights: Any, shown: Shown, lead: tuple[int, ...], sampling: Sampling
-    ) -> None:
+    def sample(self, side: str, name: str, shown: Shown, lead: tuple[int, ...], who: str = "executor") -> None:
         """Adds the decoding of one continuation for each of `lead`; the first token is drawn from what was shown."""
+        model, weights = self.roles[who]
+        sampling = self.setup.planner_sampling if who == "planner" else self.setup.executor_sampling
 
         def decode(weights: Any, end: Array, context: tuple, key: Array, stop: Automaton) -> Samples:
             return sample(model, weights, end, context, lead, key, stop, FIXED.end, sampling)
 
         steps = sampling.max_tokens - 1
         args = (weights, shown.end, shown.context, self.key, self.stop)
-        self.list.append(Piece(side, "rollout", name, rows(lead) * steps, decode, args, steps))
+        self.list.append(Piece(side, "rollout", f"{who}: {name}", rows(lead) * steps, decode, args, steps))
 
-    def train(self, side: str, name: str, lead: tuple[int, ...], traces: tuple[int, ...], loss_fn: Callable) -> None:
+    def grade(self, side: str, fun: Callable, *given: Tokens) -> None:
+        """Adds the reward model's grading."""
+        forwarded = sum(rows(part.ids.shape) for part in given)
+        args = (self.base, self.heads, *given)
+        self.list.append(Piece(side, "score", "reward model: grade", forwarded, partial(fun, self.setup.executor), args))
+
+    def train(self, side: str, lead: tuple[int, ...], traces: tuple[int, ...], loss_fn: Callable) -> None:
         """Adds an optimizer update on problems of `lead` with traces of leading axes `traces`."""
         optimizer = make_optimizer(OptimizerConfig(), 1)
-        kept = {"planner": {"params": self.base}, "base": {"params": self.base}}
+        kept = {"planner": self.base, "base": self.base}
         if self.sizes.lora_rank:
             trained, passes = {"lora": self.planner["lora"]}, 3  # forward, again for remat, backward to the activations
         else:
             trained, kept["planner"], passes = {"params": self.planner["params"]}, {}, 4  # and to the weights
-        problem, written = tokens(*lead, self.sizes.prompt + len(FIXED.open)), tokens(*traces, self.sizes.reasoning)
+        problem, written = tokens(*lead, self.sizes.opened), tokens(*traces, self.sizes.reasoning)
         numbers = struct(written.ids.shape, jnp.float32), struct(traces, jnp.float32), struct(traces, bool)
         batch = PolicyBatch(problem, written, *numbers)  # pyright: ignore[reportArgumentType]
         state = jax.eval_shape(lambda trained: init_state(trained, optimizer, 0), trained)
@@ -265,54 +282,38 @@ class Pieces:
         def step(state: Any, kept: Any, batch: PolicyBatch, key: Array):
             return update(partial(loss_fn, self.setup, GrpoConfig()), optimizer, state, kept, batch, key, 1)
 
-        forwarded = rows(problem.ids.shape) + rows(written.ids.shape)
-        self.list.append(Piece(side, "train", name, forwarded, step, (state, kept, batch, self.key), passes=passes))
+        forwarded, args = rows(problem.ids.shape) + rows(written.ids.shape), (state, kept, batch, self.key)
+        self.list.append(Piece(side, "train", "planner: update", forwarded, step, args, passes=passes))
 
     def tree(self) -> None:
         """Adds a step as built, and what a baseline not known yet adds to it."""
-        s, setup = self.sizes, self.setup
-        (planner, base, grader), fixed, group = (setup.planner, setup.executor, setup.reward_model), FIXED, (1, s.traces)
-        length = len(fixed.open) + s.reasoning + len(fixed.close)
-        shown = self.read("tree", "planner reads", planner, self.planner, tokens(1, s.prompt + len(fixed.open)))
-        self.sample("tree", "planner writes", planner, self.planner, shown, group, setup.planner_sampling)
-        problem = self.read("tree", "executor reads problem", base, self.base, tokens(1, s.prompt))
-        asked = tokens(*group, length + len(fixed.ask))
-        told = self.read("tree", "executor reads reasoning", base, self.base, asked, problem.context)
-        asked = tokens(1, len(fixed.ask_directly))
-        alone = self.read("tree", "baseline reads", base, self.base, asked, problem.context)
-        answers = (*group, 1 + s.repeats)
-        self.sample("tree", "executor answers", base, self.base, told, answers, setup.executor_sampling)
-        once = (1, s.baseline_samples)
-        self.sample("miss", "baseline answers", base, self.base, alone, once, setup.executor_sampling)
-        problem, reason = tokens(1, s.prompt), tokens(*group, length)
-        args = (self.base, self.heads, problem, reason)
-        forwarded = rows(problem.ids.shape) + rows(reason.ids.shape)
-        self.list.append(Piece("tree", "score", "reward model grades", forwarded, partial(grade, grader), args))
-        self.train("tree", "planner learns", (1,), group, policy_loss)
+        s, group, direct = self.sizes, (1, self.sizes.traces), len(FIXED.ask_directly)
+        shown = self.read("tree", "read problem", tokens(1, s.opened), who="planner")
+        self.sample("tree", "write traces", shown, group, who="planner")
+        problem = self.read("tree", "read problem", tokens(1, s.prompt))
+        told = self.read("tree", "read traces", tokens(*group, s.shown + len(FIXED.ask)), problem.context)
+        alone = self.read("tree", "be asked directly", tokens(1, direct), problem.context)
+        self.sample("tree", "write answers", told, (*group, 1 + s.repeats))
+        self.sample("miss", "write baseline", alone, (1, s.baseline_samples))
+        self.grade("tree", grade, tokens(1, s.prompt), tokens(*group, s.shown))
+        self.train("tree", (1,), group, policy_loss)
 
     def flat(self) -> None:
         """Adds the same step with every path run flat and the baseline drawn anew for every trace."""
-        s, setup = self.sizes, self.setup
-        (planner, base, grader), fixed = (setup.planner, setup.executor, setup.reward_model), FIXED
-        length = s.prompt + len(fixed.open) + s.reasoning + len(fixed.close)
-        shown = self.read("flat", "planner reads", planner, self.planner, tokens(s.traces, s.prompt + len(fixed.open)))
-        self.sample("flat", "planner writes", planner, self.planner, shown, (s.traces,), setup.planner_sampling)
-        answers = s.traces * (1 + s.repeats)
-        asked = tokens(answers, length + len(fixed.ask))
-        told = self.read("flat", "executor reads both", base, self.base, asked)
-        self.sample("flat", "executor answers", base, self.base, told, (answers,), setup.executor_sampling)
-        answers = s.traces * s.repeats
-        asked = tokens(answers, s.prompt + len(fixed.ask_directly))
-        alone = self.read("flat", "baseline reads", base, self.base, asked)
-        self.sample("flat", "baseline answers", base, self.base, alone, (answers,), setup.executor_sampling)
-        path = tokens(s.traces, length)
-        args, forwarded = (self.base, self.heads, path), rows(path.ids.shape)
-        self.list.append(Piece("flat", "score", "reward model grades", forwarded, partial(grade_flat, grader), args))
-        self.train("flat", "planner learns", (s.traces,), (s.traces,), policy_loss_flat)
+        s, direct = self.sizes, len(FIXED.ask_directly)
+        shown = self.read("flat", "read problem", tokens(s.traces, s.opened), who="planner")
+        self.sample("flat", "write traces", shown, (s.traces,), who="planner")
+        answers, baseline = s.traces * (1 + s.repeats), s.traces * s.repeats
+        told = self.read("flat", "read problem, trace", tokens(answers, s.prompt + s.shown + len(FIXED.ask)))
+        self.sample("flat", "write answers", told, (answers,))
+        alone = self.read("flat", "read problem alone", tokens(baseline, s.prompt + direct))
+        self.sample("flat", "write baseline", alone, (baseline,))
+        self.grade("flat", grade_flat, tokens(s.traces, s.prompt + s.shown))
+        self.train("flat", (s.traces,), (s.traces,), policy_loss_flat)
 
 
 def list_pieces(config: ModelConfig, sizes: Sizes) -> list[Piece]:
-    """All calls of a step of one problem, of the tree, of its cache miss, and of flat."""
+    """All calls of a step of one problem: of the tree, of its cache miss, and of flat."""
     pieces = Pieces(config, sizes)
     pieces.tree()
     pieces.flat()
@@ -333,26 +334,27 @@ def totals(pieces: list[Piece], amounts: list[float]) -> dict[str, dict[str, flo
     return out
 
 
-def report(pieces: list[Piece], works: list[Work], flops: dict, by_hand: dict, title: str) -> Table:
-    """The table for people."""
-    table = Table(title=title)
-    for name in ("side", "phase", "piece"):
+def report(pieces: list[Piece], works: list[Work], flops: dict, by_hand: dict) -> tuple[Table, Table]:
+    """The tables for people: the pieces, and their sums."""
+    table, sums = Table(), Table()
+    for name in ("", "phase", "piece"):
         table.add_column(name)
     for name in ("tokens", "passes", "trips", "GFLOP"):
         table.add_column(name, justify="right")
     for side in ("tree", "miss", "flat"):
         for p, w in zip(pieces, works, strict=True):
             if p.side == side:
-                shown = (f"{p.tokens:,}", str(p.passes), " ".join(w.loops), f"{w.flops / 1e9:,.0f}")
-                table.add_row(p.side, p.phase, p.name, *shown)
+                shown = (f"{p.tokens:,}", str(p.passes), " ".join(w.loops), f"{w.flops / 1e9:,.1f}")
+                table.add_row(side, p.phase, p.name, *shown)
         table.add_section()
+    sums.add_column("TFLOP a problem")
+    for name in ("hit", "miss", "flat", "hit / flat", "by hand", "miss / flat", "by hand"):
+        sums.add_column(name, justify="right")
     for phase, total in flops.items():
-        for side in ("hit", "miss"):
-            hand = by_hand[phase]
-            ratio = f"{total[f'{side}_ratio']:.3f} (by hand {hand[f'{side}_ratio']:.3f})"
-            counted = f"{total[side] / 1e9:,.0f} / {total['flat'] / 1e9:,.0f}"
-            table.add_row(side, phase, ratio, f"{hand[side]:,.0f} / {hand['flat']:,.0f}", "", "", counted)
-    return table
+        cells = [f"{total[side] / 1e12:.3g}" for side in ("hit", "miss", "flat")]
+        cells += [f"{of[phase][f'{side}_ratio']:.3f}" for side in ("hit", "miss") for of in (flops, by_hand)]
+        sums.add_row(phase, *cells)
+    return table, sums
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -378,15 +380,14 @@ def main(argv: list[str] | None = None) -> int:
             works.append(count(piece.fun, *piece.args, steps=piece.steps))
     flops, by_hand = totals(pieces, [w.flops for w in works]), totals(pieces, [float(p.tokens * p.passes) for p in pieces])
     if args.json:
-        rows = [
-            {"side": p.side, "phase": p.phase, "name": p.name, "tokens": p.tokens, "passes": p.passes}
-            | {"loops": w.loops, "flops": w.flops}
-            for p, w in zip(pieces, works, strict=True)
+        shown = ("side", "phase", "name", "tokens", "passes")
+        counted = [
+            {key: getattr(p, key) for key in shown} | dataclasses.asdict(w) for p, w in zip(pieces, works, strict=True)
         ]
         given = {"model": args.model, "dtype": args.dtype, **dataclasses.asdict(sizes)}
-        print(json.dumps({"given": given, "pieces": rows, "flops": flops, "token_forwards": by_hand}))
+        print(json.dumps({"given": given, "pieces": counted, "flops": flops, "token_forwards": by_hand}))
     else:
-        Console().print(report(pieces, works, flops, by_hand, f"{args.model}, {args.dtype}, one problem"))
+        Console().print(f"{args.model}, {args.dtype}, {sizes}", *report(pieces, works, flops, by_hand), sep="\n")
     at_defaults = sizes == Sizes() and args.model == "1.5b"
     return int(at_defaults and max(flops["step"]["hit_ratio"], flops["step"]["miss_ratio"]) > LIMIT)
 

@@ -1,3 +1,6 @@
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,9 +54,9 @@ def test_heads_by_hand():
     np.testing.assert_array_equal(graded.logits[0], expected)
 
 
-def test_grading_reads_the_last_valid_token_of_each_trace(tiny):
+def test_grading_reads_the_last_valid_token_of_each_trace(tiny_of):
     """Against each problem and trace run flat, without holes."""
-    rng = np.random.default_rng(5)
+    tiny, rng = tiny_of(scan_unroll=1), np.random.default_rng(5)
     heads = {
         "dimensions": rng.standard_normal((5, tiny.config.width, 5)).astype(np.float32),
         "dimension_bias": rng.standard_normal((5, 5)).astype(np.float32),
@@ -65,10 +68,13 @@ def test_grading_reads_the_last_valid_token_of_each_trace(tiny):
         rng.integers(0, 37, (2, 2, 4)),
         np.array([[[1, 1, 1, 1], [1, 0, 1, 0]], [[0, 1, 0, 0], [1, 1, 0, 0]]], bool),
     )
-    graded = grade(tiny.model, tiny.variables, heads, Tokens(*problem), Tokens(*trace))
-    for b, m in np.ndindex(2, 2):
-        flat = np.concatenate([problem[0][b][problem[1][b]], trace[0][b, m][trace[1][b, m]]])
-        hidden, _ = tiny.model.apply(tiny.variables, flat, np.ones(len(flat), bool))
-        alone = RubricHeads(tiny.config.width).apply({"params": heads}, hidden[-1])
-        np.testing.assert_allclose(graded.logits[b, m], alone.logits, atol=1e-5)
-        np.testing.assert_allclose(graded.score[b, m], alone.score, atol=1e-6)
+    graded = jax.jit(partial(grade, tiny.model))(tiny.variables, heads, Tokens(*problem), Tokens(*trace))
+    flat, ends = np.zeros((4, 7), np.int32), []
+    for row, (b, m) in enumerate(np.ndindex(2, 2)):
+        path = np.concatenate([problem[0][b][problem[1][b]], trace[0][b, m][trace[1][b, m]]])
+        flat[row, : len(path)] = path
+        ends.append(len(path) - 1)
+    hidden, _ = jax.jit(tiny.model.apply)(tiny.variables, flat, np.ones((4, 7), bool))
+    alone = RubricHeads(tiny.config.width).apply({"params": heads}, hidden[np.arange(4), ends])
+    np.testing.assert_allclose(graded.logits.reshape(4, 5, 5), alone.logits, atol=1e-5)
+    np.testing.assert_allclose(graded.score.reshape(4), alone.score, atol=1e-6)

@@ -111,4 +111,4 @@ class Einsum(nn.Module):
             return init(self.make_rng("params"), shape, self.param_dtype)
 
         value = self.variable("lora", name, start).value
-        return cast(Array, jnp.asarray(value, self.dtype))
+        return cast(Array, value).astype(self.dtype)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from tracelift_jax.errors import UserError
-from tracelift_jax.models.rubric import DIMENSIONS
+from tracelift_jax.models.rubric import DIMENSIONS, LABELS
 from tracelift_jax.models.transformer import ModelConfig
 
 _WEIGHTS = "model.safetensors"
@@ -24,25 +25,27 @@ class Slot:
 
     Attributes:
         path: keys into the parameter tree. layer: index on the stacked axis, or None.
-        name: the tensor's name in the file.
+        name, shape: of the tensor in the file.
         to_ours, to_theirs: transpose and reshape, inverse to each other.
     """
 
     path: tuple[str, ...]
     layer: int | None
     name: str
+    shape: tuple[int, ...]
     to_ours: Callable[[np.ndarray], np.ndarray]
     to_theirs: Callable[[np.ndarray], np.ndarray]
 
 
 def _linear(ours: tuple[int, ...], inputs: int):
-    """Both directions of a linear weight: [out, in] there, `ours` here with `inputs` leading input axes."""
-    fan_in = int(np.prod(ours[:inputs]))
-    return (lambda w: w.T.reshape(ours)), (lambda w: w.reshape(fan_in, -1).T)
+    """Shape [out, in] and both directions of a linear weight that is `ours` here, `inputs` leading axes being inputs."""
+    fan_in, fan_out = math.prod(ours[:inputs]), math.prod(ours[inputs:])
+    return (fan_out, fan_in), (lambda w: w.T.reshape(ours)), (lambda w: w.reshape(fan_in, fan_out).T)
 
 
 def _reshaped(ours: tuple[int, ...]):
-    return (lambda w: w.reshape(ours)), (lambda w: w.reshape(-1))
+    """The same of a bias."""
+    return (math.prod(ours),), (lambda w: w.reshape(ours)), (lambda w: w.reshape(-1))
 
 
 def _same(w: np.ndarray) -> np.ndarray:
@@ -63,18 +66,29 @@ def slots(config: ModelConfig) -> Iterator[Slot]:
         (("mlp", "down"), "mlp.down_proj", (c.ff_width, c.width), 1, False),
     ]
     norms = [("attention_norm", "input_layernorm"), ("mlp_norm", "post_attention_layernorm")]
-    yield Slot(("embedding",), None, "model.embed_tokens.weight", _same, _same)
-    yield Slot(("final_norm", "scale"), None, "model.norm.weight", _same, _same)
+    table, scale = (c.vocab_size, c.width), (c.width,)
+    yield Slot(("embedding",), None, "model.embed_tokens.weight", table, _same, _same)
+    yield Slot(("final_norm", "scale"), None, "model.norm.weight", scale, _same, _same)
     if not c.tie_embeddings:
-        yield Slot(("head",), None, "lm_head.weight", np.transpose, np.transpose)
+        yield Slot(("head",), None, "lm_head.weight", table, np.transpose, np.transpose)
     for layer in range(c.layers):
         prefix = f"model.layers.{layer}."
         for ours, theirs in norms:
-            yield Slot(("blocks", ours, "scale"), layer, f"{prefix}{theirs}.weight", _same, _same)
+            yield Slot(("blocks", ours, "scale"), layer, f"{prefix}{theirs}.weight", scale, _same, _same)
         for path, theirs, shape, inputs, bias in projections:
             yield Slot(("blocks", *path, "kernel"), layer, f"{prefix}{theirs}.weight", *_linear(shape, inputs))
             if bias:
                 yield Slot(("blocks", *path, "bias"), layer, f"{prefix}{theirs}.bias", *_reshaped(shape[1:]))
+
+
+def _size(file: Path, data: dict[str, Any], key: str, default: int | None = None) -> int:
+    """A count from config.json; `default` where it is absent or null."""
+    value = default if data.get(key) is None else data[key]
+    if value is None:
+        raise UserError(f"{file}: no {key!r}")
+    if type(value) is not int or value < 1:
+        raise UserError(f"{file}: {key} must be a whole number above 0, got {value!r}")
+    return value
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -90,29 +104,33 @@ def read_config(path: str | Path) -> ModelConfig:
         data = json.loads(file.read_text())
     except ValueError as error:
         raise UserError(f"{file}: not JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{file}: not a JSON object")
     if data.get("model_type") != "qwen2":
         raise UserError(f"{file}: model_type {data.get('model_type')!r} is not supported; use a qwen2 model")
+    if data.get("hidden_act", "silu") != "silu":
+        raise UserError(f"{file}: hidden_act {data['hidden_act']!r} is not supported")
     if data.get("use_sliding_window", False):
         raise UserError(f"{file}: sliding window attention is not supported")
     rope = data.get("rope_parameters") or {}
     if data.get("rope_scaling") or rope.get("rope_type", "default") != "default":
         raise UserError(f"{file}: rope scaling is not supported")
-    try:
-        heads = data["num_attention_heads"]
-        return ModelConfig(
-            vocab_size=data["vocab_size"],
-            width=data["hidden_size"],
-            ff_width=data["intermediate_size"],
-            layers=data["num_hidden_layers"],
-            heads=heads,
-            kv_heads=data.get("num_key_value_heads", heads),
-            head_width=data.get("head_dim", data["hidden_size"] // heads),
-            rope_theta=float(data.get("rope_theta", rope.get("rope_theta", 10_000.0))),
-            norm_eps=float(data.get("rms_norm_eps", 1e-6)),
-            tie_embeddings=bool(data.get("tie_word_embeddings", False)),
-        )
-    except KeyError as error:
-        raise UserError(f"{file}: no {error.args[0]!r}") from error
+    width, heads = _size(file, data, "hidden_size"), _size(file, data, "num_attention_heads")
+    kv_heads = _size(file, data, "num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise UserError(f"{file}: num_key_value_heads = {kv_heads} does not divide num_attention_heads = {heads}")
+    return ModelConfig(
+        vocab_size=_size(file, data, "vocab_size"),
+        width=width,
+        ff_width=_size(file, data, "intermediate_size"),
+        layers=_size(file, data, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_width=_size(file, data, "head_dim", width // heads),
+        rope_theta=float(data.get("rope_theta", rope.get("rope_theta", 10_000.0))),
+        norm_eps=float(data.get("rms_norm_eps", 1e-6)),
+        tie_embeddings=bool(data.get("tie_word_embeddings", False)),
+    )
 
 
 def _config_json(config: ModelConfig, architecture: str) -> dict[str, Any]:
@@ -160,10 +178,13 @@ def _set(tree: dict, path: tuple[str, ...], value: Any) -> None:
     tree[path[-1]] = value
 
 
-def _read(file, where: Path, name: str, known: set[str]) -> np.ndarray:
+def _read(file, where: Path, name: str, shape: tuple[int, ...], known: set[str]) -> np.ndarray:
     if name not in known:
         raise UserError(f"{where}: tensor {name!r} is missing")
-    return file.get_tensor(name)
+    tensor = file.get_tensor(name)
+    if tensor.shape != shape:
+        raise UserError(f"{where}: tensor {name!r} has shape {list(tensor.shape)}, config.json says {list(shape)}")
+    return tensor
 
 
 def load(path: str | Path, config: ModelConfig, extra: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -182,28 +203,17 @@ def load(path: str | Path, config: ModelConfig, extra: tuple[str, ...] = ()) -> 
     wanted = set(extra)
     for slot in slots(config):
         wanted.add(slot.name)
-        theirs = _read(file, where, slot.name, known)
-        try:
-            value = slot.to_ours(theirs).astype(config.param_dtype)
-        except ValueError as error:
-            raise UserError(
-                f"{where}: tensor {slot.name!r} has shape {list(theirs.shape)}, which config.json does not allow"
-            ) from error
+        value = slot.to_ours(_read(file, where, slot.name, slot.shape, known)).astype(config.param_dtype)
         if slot.layer is None:
             _set(tree, slot.path, value)
         else:
             if slot.layer == 0:
                 _set(tree, slot.path, np.empty((config.layers, *value.shape), value.dtype))
-            if _leaf(tree, slot.path).shape[1:] != value.shape:
-                raise UserError(f"{where}: tensor {slot.name!r} has shape {list(theirs.shape)}, unlike layer 0")
             _leaf(tree, slot.path)[slot.layer] = value
     if config.tie_embeddings:
         wanted.add("lm_head.weight")
     for name in sorted(known - wanted):
         raise UserError(f"{where}: tensor {name!r} is not expected in a model with this config.json")
-    expected, found = (config.vocab_size, config.width), tree["embedding"].shape
-    if found != expected:
-        raise UserError(f"{where}: embeddings have shape {list(found)}, config.json says {list(expected)}")
     return tree
 
 
@@ -263,14 +273,17 @@ def load_reward_model(path: str | Path, config: ModelConfig) -> tuple[dict[str, 
     file, where = _open(path), Path(path) / _WEIGHTS
     known = set(file.keys())
 
-    def read(name: str) -> np.ndarray:
-        return _read(file, where, name, known).astype(np.float32)
+    def read(name: str, *shape: int) -> np.ndarray:
+        return _read(file, where, name, shape, known).astype(np.float32)
+
+    def stacked(part: str, *shape: int) -> np.ndarray:
+        return np.stack([read(f"dimension_heads.{d}.{part}", *shape).T for d in range(DIMENSIONS)])
 
     heads = {
-        "dimensions": np.stack([read(f"dimension_heads.{d}.weight").T for d in range(DIMENSIONS)]),
-        "dimension_bias": np.stack([read(f"dimension_heads.{d}.bias") for d in range(DIMENSIONS)]),
-        "total": read("total_head.weight")[0],
-        "total_bias": read("total_head.bias")[0],
+        "dimensions": stacked("weight", LABELS, config.width),
+        "dimension_bias": stacked("bias", LABELS),
+        "total": read("total_head.weight", 1, config.width)[0],
+        "total_bias": read("total_head.bias", 1)[0],
     }
     return params, heads
 

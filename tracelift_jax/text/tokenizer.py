@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +11,18 @@ import numpy as np
 from jax import Array
 
 from tracelift_jax.errors import UserError
+
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+"""What a Hugging Face tokenizer may consist of."""
 
 
 @jax.tree_util.register_dataclass
@@ -40,7 +53,7 @@ class Tokenizer:
     `encode` never adds special tokens and reads control tokens inside `text` as ordinary text.
     """
 
-    def __init__(self, backend, where: str):
+    def __init__(self, backend, where: Path):
         self._backend = backend
         self._where = where
         if backend.pad_token_id is None:
@@ -62,18 +75,28 @@ class Tokenizer:
         import transformers  # slow to import: only where a tokenizer is really read
 
         try:
-            backend = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+            # tokenizer.json is the tokenizer. `AutoTokenizer` would look at the model's config.json beside it instead,
+            # and for Qwen2 put a pre-tokenizer of its own in place of the file's.
+            whole = (Path(path) / "tokenizer.json").is_file()
+            reader = transformers.PreTrainedTokenizerFast if whole else transformers.AutoTokenizer
+            backend = reader.from_pretrained(str(path), local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"{path}: not a Hugging Face tokenizer directory ({reason})") from error
-        return cls(backend, str(path))
+        return cls(backend, Path(path))
 
     def __len__(self) -> int:
         return len(self._backend)
 
     def save(self, path: str | Path) -> None:
-        """Writes `tokenizer.json` and `tokenizer_config.json`."""
-        self._backend.save_pretrained(str(path))
+        """Copies the tokenizer's files.
+
+        They are not written anew: beside a model's config.json, `transformers` would pick another tokenizer class for
+        what `save_pretrained` writes, and cut text differently.
+        """
+        for name in FILES:
+            if (self._where / name).is_file():
+                shutil.copyfile(self._where / name, Path(path) / name)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`."""

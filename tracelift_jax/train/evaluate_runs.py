@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from tracelift_jax.errors import UserError
@@ -12,13 +13,13 @@ from tracelift_jax.train.planner_loop import Train, planner_weights, trained_pla
 from tracelift_jax.train.roles import load_roles
 from tracelift_jax.train.run import console
 
-COLUMNS = {
-    "sampled/accuracy": "accuracy T=1",
-    "greedy/accuracy": "greedy",
-    "sampled/faithful": "faithful",
+ROWS = {
+    "sampled/accuracy": "accuracy at temperature 1",
+    "greedy/accuracy": "accuracy, greedy",
+    "sampled/faithful": "faithful traces",
     "sampled/wrong_reason": "right, wrong reason",
-    "sampled/uplift": "uplift",
-    "sampled/score": "RM score",
+    "sampled/uplift": "mean uplift",
+    "sampled/score": "mean reward-model score",
 }
 
 
@@ -46,16 +47,16 @@ def run_eval(
     Raises:
         UserError: a directory holds no planner run, or no checkpoint.
     """
-    rows: list[tuple[str, dict[str, float]]] = []
+    columns: list[tuple[str, dict[str, float]]] = []
     if files:
         config = load(files)
         loaded = load_roles(config.roles, config.loss.normalize)
         trainable, frozen = loaded.trainable(config.seed)
         evaluator = loaded.evaluator(config.evaluation)
-        rows.append(("untrained", evaluator(planner_weights(loaded, frozen, trainable))))
+        columns.append(("untrained", evaluator(planner_weights(loaded, frozen, trainable))))
     for run_dir in run_dirs:
-        rows += _evaluate_run(load, Path(run_dir), changed)
-    console.print(_table(rows))
+        columns += _evaluate_run(load, Path(run_dir), changed)
+    console.print(_table(columns))
 
 
 def _evaluate_run(
@@ -76,17 +77,17 @@ def _evaluate_run(
         step, weights = trained_planner(config, loaded, str(run_dir))
         after = evaluator(weights)
     (run_dir / "eval.json").write_text(json.dumps({"step": step, "before": before, "after": after}, indent=1) + "\n")
-    return [(f"{run_dir.name}, before", before), (f"{run_dir.name}, after {step} steps", after)]
+    return [(f"{run_dir.name}\nbefore", before), (f"{run_dir.name}\nafter {step}", after)]
 
 
-def _table(rows: Sequence[tuple[str, dict[str, float]]]) -> Table:
-    problems = int(rows[0][1]["eval/sampled/problems"])
-    table = Table(title=f"planner + executor on {problems} held-out problems (95 % intervals)", title_justify="left")
-    table.add_column("planner", no_wrap=True)
-    for label in COLUMNS.values():
-        table.add_column(label, justify="right")
-    for name, values in rows:
-        table.add_row(name, *(_cell(values, f"eval/{key}") for key in COLUMNS))
+def _table(columns: Sequence[tuple[str, dict[str, float]]]) -> Table:
+    problems = int(columns[0][1]["eval/sampled/problems"])
+    table = Table(caption=f"planner + executor on {problems} held-out problems; ± is half a 95 % interval", box=SIMPLE)
+    table.add_column("")
+    for name, _ in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for key, label in ROWS.items():
+        table.add_row(label, *(_cell(values, f"eval/{key}") for _, values in columns))
     return table
 
 
@@ -94,5 +95,5 @@ def _cell(values: dict[str, float], key: str) -> str:
     if key not in values:
         return "-"
     if f"{key}_low" in values:
-        return f"{values[key]:.3f} [{values[f'{key}_low']:.2f}, {values[f'{key}_high']:.2f}]"
+        return f"{values[key]:.3f} ±{(values[f'{key}_high'] - values[f'{key}_low']) / 2:.3f}"
     return f"{values[key]:.3f}"
