@@ -3,14 +3,14 @@
     python benchmarks/step_cost.py                      # Qwen2.5 1.5B at GSM8K lengths, a minute on two cores
     python benchmarks/step_cost.py --traces 4 --json    # other sizes, for machines to read
 
-A step samples G traces of a problem, answers each 1 + K times, measures the baseline, grades and trains. "tree" is what
-the package does: a problem is encoded once for all that hangs below it, and the baseline is known from an earlier visit
-("hit") or measured once for the group ("miss"). "flat" is the same model, sampler, loss, adapter and remat policy with a
-copy of the problem in every path and K baseline answers for every trace; it, too, computes only the logits it uses.
+A step samples G traces of a problem, answers each 1 + K times, measures the baseline, grades and trains. "tree" is
+what the package does: a problem is encoded once for all that hangs below it, and the baseline is known from an earlier
+visit ("hit") or measured once for the group ("miss"). "flat" is the same model, sampler, loss, adapter and remat policy
+with a copy of the problem in every path and K baseline answers for every trace; it, too, computes only logits it uses.
 
 No weights are made: each piece is a call of the package's own function on shapes, compiled, and counted by XLA's cost
-analysis. That counts the body of a loop once, so the loops over layers, decoded tokens and chunks of positions are found
-in the traced piece, their bodies compiled apart, and multiplied by their trips. Every sample has full length.
+analysis. That counts the body of a loop once, so the loops over layers, decoded tokens and chunks of positions are
+found in the traced piece, their bodies compiled apart, and multiplied by their trips. Every sample has full length.
 Exit code 1: at the default sizes the tree costs more than 0.40 of flat.
 """
 
@@ -18,7 +18,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,18 +56,9 @@ FIXED = Fixed(open=(0,) * 4, close=(0,) * 4, ask=(0,) * 3, ask_directly=(0,) * 2
 """Tags and questions at about the lengths they have with Qwen2.5's tokenizer; both sides read them."""
 
 
-# --- counting ---------------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Operations of a traced function.
-
-    Attributes:
-        once: as XLA counts them, the body of every loop once.
-        flops: with every loop's trips.
-        loops: trips of the loops, those inside others as products: "159", "159x28".
-    """
+    """Operations: with each loop's body `once`, as XLA counts, and with all trips; `loops` are those, as "159x28"."""
 
     once: float
     flops: float
@@ -80,8 +71,8 @@ def xla_flops(traced: core.ClosedJaxpr) -> float:
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         lowered = jax.jit(core.jaxpr_as_fun(traced)).lower(*args)
     # Nothing is run: level 0 leaves the operations as they are and makes machine code of them three times faster.
-    cost = lowered.compile(compiler_options={"xla_backend_optimization_level": 0}).cost_analysis()
-    return float(cost.get("flops", 0.0))  # absent where nothing is computed
+    cost = lowered.compile(compiler_options={"xla_backend_optimization_level": "0"}).cost_analysis()
+    return float((cost or {}).get("flops", 0.0))  # absent where nothing is computed
 
 
 def outermost_loops(jaxpr: core.Jaxpr, steps: int | None) -> Iterator[tuple[int, core.ClosedJaxpr]]:
@@ -99,7 +90,7 @@ def outermost_loops(jaxpr: core.Jaxpr, steps: int | None) -> Iterator[tuple[int,
             case "cond":  # XLA counts the costliest branch: the one with loops
                 yield from max((list(outermost_loops(b.jaxpr, steps)) for b in eqn.params["branches"]), key=len)
             case _:
-                for inner in jax.core.jaxprs_in_params(eqn.params):
+                for inner in core.jaxprs_in_params(eqn.params):
                     yield from outermost_loops(inner, steps)
 
 
@@ -115,24 +106,16 @@ def count_traced(traced: core.ClosedJaxpr, steps: int | None = None) -> Work:
 
 
 def count(fun: Callable, *args: Any, steps: int | None = None) -> Work:
-    """Operations of `fun(*args)`; arguments are trees of `jax.ShapeDtypeStruct`.
-
-    Args:
-        steps: trips of the while loops in it, if it has any.
-    """
+    """Operations of `fun(*args)`, shapes for arguments; `steps` are the trips of the while loops in it, if any."""
     traced = jax.make_jaxpr(fun)(*args)
     # Loops whose results nobody uses are not run, so their trips must not be counted either.
-    live, used = partial_eval.dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True)
-    assert all(used)
+    live, _ = partial_eval.dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True)
     return count_traced(core.ClosedJaxpr(live, traced.consts), steps)
-
-
-# --- the step's pieces ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Lengths in tokens, and how often: P, R, A, G, K; the cached baseline's samples; LoRA rank (0: all weights train)."""
+    """P, R, A, G, K; samples of the cached baseline; the adapter's rank, 0 to train all weights of the planner."""
 
     prompt: int = 128
     reasoning: int = 160
@@ -141,16 +124,6 @@ class Sizes:
     repeats: int = 3
     baseline_samples: int = RewardConfig.baseline_samples
     lora_rank: int = 16
-
-    @property
-    def opened(self) -> int:
-        """A problem as the planner reads it."""
-        return self.prompt + len(FIXED.open)
-
-    @property
-    def shown(self) -> int:
-        """T: a trace with its tags."""
-        return len(FIXED.open) + self.reasoning + len(FIXED.close)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,20 +147,17 @@ class Piece:
     passes: int = 1
 
 
-def struct(shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
-    """An array that is not there."""
-    return jax.ShapeDtypeStruct(shape, dtype)
+struct: Any = jax.ShapeDtypeStruct
 
 
 def tokens(*shape: int) -> Tokens:
     """Tokens that are not there."""
-    return Tokens(struct(shape), struct(shape, bool))  # pyright: ignore[reportArgumentType]
+    return Tokens(struct(shape, jnp.int32), struct(shape, bool))
 
 
-def variables(model: Transformer) -> Any:
-    """Shapes of a decoder's variables."""
-    ids = jnp.zeros((1, 1), jnp.int32)
-    return nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0), ids, jnp.ones((1, 1), bool)))
+def variables(module: nn.Module, *args: Array) -> Any:
+    """Shapes of a module's variables, called as `module(*args)`."""
+    return nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *args))
 
 
 def make_setup(config: ModelConfig, sizes: Sizes) -> Setup:
@@ -215,7 +185,7 @@ def grade_flat(model: Transformer, weights: Any, heads: Any, path: Tokens) -> Gr
 def policy_loss_flat(
     setup: Setup, config: GrpoConfig, trainable: Any, frozen: Any, batch: PolicyBatch, key: Array
 ) -> tuple[tuple[Array, Array], Sums]:
-    """`planner.policy_loss` of problems [rows, P] and traces [rows, R] read as one sequence, logits at the traces only."""
+    """`planner.policy_loss` of problems and traces [rows, ...] read as one sequence; logits of the traces only."""
     del key
     weights = {**frozen["planner"], **trainable}
     ids = jnp.concatenate([batch.problem.ids, batch.traces.ids], -1)
@@ -227,26 +197,27 @@ def policy_loss_flat(
 
 
 class Pieces:
-    """Lists the calls of a step of one problem."""
+    """`list`: all calls of a step of one problem by roles of shape `config`: of the tree, of its cache miss, of flat."""
 
     def __init__(self, config: ModelConfig, sizes: Sizes):
-        """`config` is the shape of all three roles."""
-        self.config, self.sizes = config, sizes
-        self.setup = make_setup(config, sizes)
-        self.planner, self.base = variables(self.setup.planner), variables(self.setup.executor)
+        self.sizes, self.setup = sizes, make_setup(config, sizes)
+        ids, valid = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+        self.planner = variables(self.setup.planner, ids, valid)
+        self.base = {"params": self.planner["params"]}
         self.roles = {"planner": (self.setup.planner, self.planner), "executor": (self.setup.executor, self.base)}
-        heads = jax.eval_shape(RubricHeads(config.width).init, jax.random.key(0), jnp.zeros((1, config.width)))
-        self.heads = nn.meta.unbox(heads)["params"]
-        self.stop = Automaton(struct((16, config.vocab_size)), struct((16,), bool))  # pyright: ignore[reportArgumentType]
+        self.heads = variables(RubricHeads(config.width), jnp.zeros((1, config.width)))["params"]
+        self.stop = Automaton(struct((16, config.vocab_size), jnp.int32), struct((16,), bool))
         self.key = jax.eval_shape(lambda: jax.random.key(0))
         self.list: list[Piece] = []
+        self.tree()
+        self.flat()
 
     def read(self, side: str, name: str, given: Tokens, context: tuple = (), who: str = "executor") -> Shown:
         """Adds the reading of `given` below `context`; what was read."""
         model, weights = self.roles[who]
-        fun = partial(read, model)
-        self.list.append(Piece(side, "rollout", f"{who}: {name}", rows(given.ids.shape), fun, (weights, given, context)))
-        return jax.eval_shape(fun, weights, given, context)
+        fun, args = partial(read, model), (weights, given, context)
+        self.list.append(Piece(side, "rollout", f"{who}: {name}", rows(given.ids.shape), fun, args))
+        return jax.eval_shape(fun, *args)
 
     def sample(self, side: str, name: str, shown: Shown, lead: tuple[int, ...], who: str = "executor") -> None:
         """Adds the decoding of one continuation for each of `lead`; the first token is drawn from what was shown."""
@@ -262,9 +233,9 @@ class Pieces:
 
     def grade(self, side: str, fun: Callable, *given: Tokens) -> None:
         """Adds the reward model's grading."""
-        forwarded = sum(rows(part.ids.shape) for part in given)
-        args = (self.base, self.heads, *given)
-        self.list.append(Piece(side, "score", "reward model: grade", forwarded, partial(fun, self.setup.executor), args))
+        forwarded, args = sum(rows(part.ids.shape) for part in given), (self.base, self.heads, *given)
+        fun = partial(fun, self.setup.reward_model)
+        self.list.append(Piece(side, "score", "grader: read, grade", forwarded, fun, args))
 
     def train(self, side: str, lead: tuple[int, ...], traces: tuple[int, ...], loss_fn: Callable) -> None:
         """Adds an optimizer update on problems of `lead` with traces of leading axes `traces`."""
@@ -274,9 +245,9 @@ class Pieces:
             trained, passes = {"lora": self.planner["lora"]}, 3  # forward, again for remat, backward to the activations
         else:
             trained, kept["planner"], passes = {"params": self.planner["params"]}, {}, 4  # and to the weights
-        problem, written = tokens(*lead, self.sizes.opened), tokens(*traces, self.sizes.reasoning)
+        problem, written = tokens(*lead, self.sizes.prompt + len(FIXED.open)), tokens(*traces, self.sizes.reasoning)
         numbers = struct(written.ids.shape, jnp.float32), struct(traces, jnp.float32), struct(traces, bool)
-        batch = PolicyBatch(problem, written, *numbers)  # pyright: ignore[reportArgumentType]
+        batch = PolicyBatch(problem, written, *numbers)
         state = jax.eval_shape(lambda trained: init_state(trained, optimizer, 0), trained)
 
         def step(state: Any, kept: Any, batch: PolicyBatch, key: Array):
@@ -287,43 +258,32 @@ class Pieces:
 
     def tree(self) -> None:
         """Adds a step as built, and what a baseline not known yet adds to it."""
-        s, group, direct = self.sizes, (1, self.sizes.traces), len(FIXED.ask_directly)
-        shown = self.read("tree", "read problem", tokens(1, s.opened), who="planner")
-        self.sample("tree", "write traces", shown, group, who="planner")
+        s, group, shown = self.sizes, (1, self.sizes.traces), len(FIXED.open) + self.sizes.reasoning + len(FIXED.close)
+        begun = self.read("tree", "read problem", tokens(1, s.prompt + len(FIXED.open)), who="planner")
+        self.sample("tree", "write traces", begun, group, who="planner")
         problem = self.read("tree", "read problem", tokens(1, s.prompt))
-        told = self.read("tree", "read traces", tokens(*group, s.shown + len(FIXED.ask)), problem.context)
-        alone = self.read("tree", "be asked directly", tokens(1, direct), problem.context)
+        told = self.read("tree", "read traces", tokens(*group, shown + len(FIXED.ask)), problem.context)
+        alone = self.read("tree", "read question", tokens(1, len(FIXED.ask_directly)), problem.context)
         self.sample("tree", "write answers", told, (*group, 1 + s.repeats))
-        self.sample("miss", "write baseline", alone, (1, s.baseline_samples))
-        self.grade("tree", grade, tokens(1, s.prompt), tokens(*group, s.shown))
+        self.sample("miss", "write guesses", alone, (1, s.baseline_samples))
+        self.grade("tree", grade, tokens(1, s.prompt), tokens(*group, shown))
         self.train("tree", (1,), group, policy_loss)
 
     def flat(self) -> None:
         """Adds the same step with every path run flat and the baseline drawn anew for every trace."""
-        s, direct = self.sizes, len(FIXED.ask_directly)
-        shown = self.read("flat", "read problem", tokens(s.traces, s.opened), who="planner")
-        self.sample("flat", "write traces", shown, (s.traces,), who="planner")
+        s, path = self.sizes, self.sizes.prompt + len(FIXED.open) + self.sizes.reasoning + len(FIXED.close)
+        begun = self.read("flat", "read problem", tokens(s.traces, s.prompt + len(FIXED.open)), who="planner")
+        self.sample("flat", "write traces", begun, (s.traces,), who="planner")
         answers, baseline = s.traces * (1 + s.repeats), s.traces * s.repeats
-        told = self.read("flat", "read problem, trace", tokens(answers, s.prompt + s.shown + len(FIXED.ask)))
+        told = self.read("flat", "read traces", tokens(answers, path + len(FIXED.ask)))
         self.sample("flat", "write answers", told, (answers,))
-        alone = self.read("flat", "read problem alone", tokens(baseline, s.prompt + direct))
-        self.sample("flat", "write baseline", alone, (baseline,))
-        self.grade("flat", grade_flat, tokens(s.traces, s.prompt + s.shown))
+        alone = self.read("flat", "read question", tokens(baseline, s.prompt + len(FIXED.ask_directly)))
+        self.sample("flat", "write guesses", alone, (baseline,))
+        self.grade("flat", grade_flat, tokens(s.traces, path))
         self.train("flat", (s.traces,), (s.traces,), policy_loss_flat)
 
 
-def list_pieces(config: ModelConfig, sizes: Sizes) -> list[Piece]:
-    """All calls of a step of one problem: of the tree, of its cache miss, and of flat."""
-    pieces = Pieces(config, sizes)
-    pieces.tree()
-    pieces.flat()
-    return pieces.list
-
-
-# --- the report -------------------------------------------------------------------------------------------------------
-
-
-def totals(pieces: list[Piece], amounts: list[float]) -> dict[str, dict[str, float]]:
+def totals(pieces: list[Piece], amounts: Sequence[float]) -> dict[str, dict[str, float]]:
     """Sums of `amounts` by phase, and of all, for a tree whose baseline is known (hit) or not (miss), and for flat."""
     sides = {"hit": ("tree",), "miss": ("tree", "miss"), "flat": ("flat",)}
     out = {}
@@ -336,22 +296,17 @@ def totals(pieces: list[Piece], amounts: list[float]) -> dict[str, dict[str, flo
 
 def report(pieces: list[Piece], works: list[Work], flops: dict, by_hand: dict) -> tuple[Table, Table]:
     """The tables for people: the pieces, and their sums."""
-    table, sums = Table(), Table()
-    for name in ("", "phase", "piece"):
-        table.add_column(name)
+    table = Table("", "phase", "piece")
     for name in ("tokens", "passes", "trips", "GFLOP"):
         table.add_column(name, justify="right")
-    for side in ("tree", "miss", "flat"):
-        for p, w in zip(pieces, works, strict=True):
-            if p.side == side:
-                shown = (f"{p.tokens:,}", str(p.passes), " ".join(w.loops), f"{w.flops / 1e9:,.1f}")
-                table.add_row(side, p.phase, p.name, *shown)
-        table.add_section()
-    sums.add_column("TFLOP a problem")
-    for name in ("hit", "miss", "flat", "hit / flat", "by hand", "miss / flat", "by hand"):
+    for p, w in sorted(zip(pieces, works, strict=True), key=lambda pair: ("tree", "miss", "flat").index(pair[0].side)):
+        cells = f"{p.tokens:,}", str(p.passes), " ".join(w.loops), f"{w.flops / 1e9:,.1f}"
+        table.add_row(p.side, p.phase, p.name, *cells)
+    sums = Table("GFLOP")
+    for name in ("hit", "miss", "flat", "hit/flat", "by hand", "miss/flat", "by hand"):
         sums.add_column(name, justify="right")
     for phase, total in flops.items():
-        cells = [f"{total[side] / 1e12:.3g}" for side in ("hit", "miss", "flat")]
+        cells = [f"{total[side] / 1e9:,.1f}" for side in ("hit", "miss", "flat")]
         cells += [f"{of[phase][f'{side}_ratio']:.3f}" for side in ("hit", "miss") for of in (flops, by_hand)]
         sums.add_row(phase, *cells)
     return table, sums
@@ -365,7 +320,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", choices=MODELS, default="1.5b", help="shapes of all three roles")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="computed in")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if min(args.prompt, args.traces, args.repeats, args.baseline_samples, args.reasoning - 1, args.answer - 1) < 1:
+        parser.error("sizes must be at least 1, --reasoning and --answer at least 2")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -373,19 +331,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     sizes = Sizes(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Sizes)})
     config = dataclasses.replace(MODELS[args.model], dtype=args.dtype, param_dtype=args.dtype)
-    pieces, works = list_pieces(config, sizes), []
+    pieces, works = Pieces(config, sizes).list, []
     with Console(stderr=True).status("") as status:
         for piece in pieces:
             status.update(f"{piece.side}: {piece.name}")
             works.append(count(piece.fun, *piece.args, steps=piece.steps))
-    flops, by_hand = totals(pieces, [w.flops for w in works]), totals(pieces, [float(p.tokens * p.passes) for p in pieces])
+    flops, by_hand = totals(pieces, [w.flops for w in works]), totals(pieces, [p.tokens * p.passes for p in pieces])
     if args.json:
-        shown = ("side", "phase", "name", "tokens", "passes")
-        counted = [
-            {key: getattr(p, key) for key in shown} | dataclasses.asdict(w) for p, w in zip(pieces, works, strict=True)
-        ]
+        names = ("side", "phase", "name", "tokens", "passes")
+        shown = [{n: getattr(p, n) for n in names} | dataclasses.asdict(w) for p, w in zip(pieces, works, strict=True)]
         given = {"model": args.model, "dtype": args.dtype, **dataclasses.asdict(sizes)}
-        print(json.dumps({"given": given, "pieces": counted, "flops": flops, "token_forwards": by_hand}))
+        print(json.dumps({"given": given, "pieces": shown, "flops": flops, "token_forwards": by_hand}))
     else:
         Console().print(f"{args.model}, {args.dtype}, {sizes}", *report(pieces, works, flops, by_hand), sep="\n")
     at_defaults = sizes == Sizes() and args.model == "1.5b"

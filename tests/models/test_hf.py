@@ -258,7 +258,7 @@ def test_an_unexpected_tensor_is_named(saved, name):
     refused(load, str(path / "model.safetensors"), repr(name), "not expected")
 
 
-def test_an_untied_head_is_not_expected_of_an_untied_config_without_it(tmp_path, tiny_of):
+def test_an_untied_model_needs_its_head(tmp_path, tiny_of):
     tiny, tied = tiny_of(tie_embeddings=False), tiny_of()
     hf.save(tmp_path, tied.params, tied.config)
     refused(lambda: hf.load(tmp_path, tiny.config), "'lm_head.weight'", "missing")

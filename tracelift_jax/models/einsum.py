@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -107,7 +107,7 @@ class Einsum(nn.Module):
         """One half of the adapter, from collection `lora`, in the compute dtype."""
         init = nn.with_logical_partitioning(init, axes)
 
-        def start() -> Array:
+        def start() -> Any:
             return init(self.make_rng("params"), shape, self.param_dtype)
 
         value = self.variable("lora", name, start).value

@@ -38,7 +38,7 @@ class Slot:
 
 
 def _linear(ours: tuple[int, ...], inputs: int):
-    """Shape [out, in] and both directions of a linear weight that is `ours` here, `inputs` leading axes being inputs."""
+    """Shape [out, in] of a linear weight, and both directions; `ours` has `inputs` leading input axes."""
     fan_in, fan_out = math.prod(ours[:inputs]), math.prod(ours[inputs:])
     return (fan_out, fan_in), (lambda w: w.T.reshape(ours)), (lambda w: w.reshape(fan_in, fan_out).T)
 
