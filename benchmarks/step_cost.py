@@ -28,6 +28,7 @@ from flax import linen as nn
 from jax import Array
 from jax.extend import core
 from jax.interpreters import partial_eval
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -46,6 +47,7 @@ from tracelift_jax.train.losses import GrpoConfig, Sums, grpo_loss
 from tracelift_jax.train.planner import PolicyBatch, policy_loss
 from tracelift_jax.train.update import OptimizerConfig, init_state, make_optimizer, update
 
+struct: Any = jax.ShapeDtypeStruct
 LIMIT = 0.40
 """Largest share of the flat step's operations that the tree may take at the default sizes."""
 MODELS = {
@@ -147,9 +149,6 @@ class Piece:
     passes: int = 1
 
 
-struct: Any = jax.ShapeDtypeStruct
-
-
 def tokens(*shape: int) -> Tokens:
     """Tokens that are not there."""
     return Tokens(struct(shape, jnp.int32), struct(shape, bool))
@@ -197,7 +196,7 @@ def policy_loss_flat(
 
 
 class Pieces:
-    """`list`: all calls of a step of one problem by roles of shape `config`: of the tree, of its cache miss, of flat."""
+    """`list`: all calls of a step of one problem by roles of shape `config`: tree, its cache miss, and flat."""
 
     def __init__(self, config: ModelConfig, sizes: Sizes):
         self.sizes, self.setup = sizes, make_setup(config, sizes)
@@ -227,15 +226,13 @@ class Pieces:
         def decode(weights: Any, end: Array, context: tuple, key: Array, stop: Automaton) -> Samples:
             return sample(model, weights, end, context, lead, key, stop, FIXED.end, sampling)
 
-        steps = sampling.max_tokens - 1
-        args = (weights, shown.end, shown.context, self.key, self.stop)
+        steps, args = sampling.max_tokens - 1, (weights, shown.end, shown.context, self.key, self.stop)
         self.list.append(Piece(side, "rollout", f"{who}: {name}", rows(lead) * steps, decode, args, steps))
 
     def grade(self, side: str, fun: Callable, *given: Tokens) -> None:
         """Adds the reward model's grading."""
-        forwarded, args = sum(rows(part.ids.shape) for part in given), (self.base, self.heads, *given)
-        fun = partial(fun, self.setup.reward_model)
-        self.list.append(Piece(side, "score", "grader: read, grade", forwarded, fun, args))
+        forwarded, fun = sum(rows(part.ids.shape) for part in given), partial(fun, self.setup.reward_model)
+        self.list.append(Piece(side, "score", "grader: read, grade", forwarded, fun, (self.base, self.heads, *given)))
 
     def train(self, side: str, lead: tuple[int, ...], traces: tuple[int, ...], loss_fn: Callable) -> None:
         """Adds an optimizer update on problems of `lead` with traces of leading axes `traces`."""
@@ -288,7 +285,7 @@ def totals(pieces: list[Piece], amounts: Sequence[float]) -> dict[str, dict[str,
     sides = {"hit": ("tree",), "miss": ("tree", "miss"), "flat": ("flat",)}
     out = {}
     for phase in ("rollout", "score", "train", "step"):
-        chosen = [(p.side, amount) for p, amount in zip(pieces, amounts, strict=True) if phase in (p.phase, "step")]
+        chosen = [(p.side, a) for p, a in zip(pieces, amounts, strict=True) if phase in (p.phase, "step")]
         out[phase] = {name: sum(a for side, a in chosen if side in of) for name, of in sides.items()}
         out[phase] |= {f"{name}_ratio": out[phase][name] / out[phase]["flat"] for name in ("hit", "miss")}
     return out
@@ -296,17 +293,17 @@ def totals(pieces: list[Piece], amounts: Sequence[float]) -> dict[str, dict[str,
 
 def report(pieces: list[Piece], works: list[Work], flops: dict, by_hand: dict) -> tuple[Table, Table]:
     """The tables for people: the pieces, and their sums."""
-    table = Table("", "phase", "piece")
-    for name in ("tokens", "passes", "trips", "GFLOP"):
+    table = Table("", "phase", "piece", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("tokens", "trips", "TFLOP"):
         table.add_column(name, justify="right")
     for p, w in sorted(zip(pieces, works, strict=True), key=lambda pair: ("tree", "miss", "flat").index(pair[0].side)):
-        cells = f"{p.tokens:,}", str(p.passes), " ".join(w.loops), f"{w.flops / 1e9:,.1f}"
-        table.add_row(p.side, p.phase, p.name, *cells)
-    sums = Table("GFLOP")
+        forwarded = f"{p.tokens:,}" + (f" x{p.passes}" if p.passes > 1 else "")
+        table.add_row(p.side, p.phase, p.name, forwarded, " ".join(w.loops), f"{w.flops / 1e12:.3f}")
+    sums = Table("TFLOP", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("hit", "miss", "flat", "hit/flat", "by hand", "miss/flat", "by hand"):
         sums.add_column(name, justify="right")
     for phase, total in flops.items():
-        cells = [f"{total[side] / 1e9:,.1f}" for side in ("hit", "miss", "flat")]
+        cells = [f"{total[side] / 1e12:.3f}" for side in ("hit", "miss", "flat")]
         cells += [f"{of[phase][f'{side}_ratio']:.3f}" for side in ("hit", "miss") for of in (flops, by_hand)]
         sums.add_row(phase, *cells)
     return table, sums

@@ -6,9 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported; the device count stays as it is
-
 import flax.linen as nn
 import hypothesis
 import jax
@@ -20,6 +17,10 @@ from tracelift_jax.models.einsum import Lora
 from tracelift_jax.models.transformer import ModelConfig, Transformer
 from tracelift_jax.text.tokenizer import Tokenizer
 
+ROOT = Path(__file__).resolve().parents[1]
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for subprocesses too; the device count stays as it is
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = ROOT / "tracelift_jax" / "assets" / "dial" / "tokenizer"
 TASK = DialTask(min_ops=1, max_ops=2, max_distractors=0, train_size=6, test_size=5)
 PROBLEM_TOKENS = 30
-SHARES = {" {digit}": 0.5, "</reasoning>": 0.2, "\n": 0.06, "<reasoning>": 0.04, "<|endoftext|>": 0.04}
+SHARES = {" 2": 0.14, " 4": 0.14, " 6": 0.14, " 1": 0.05, " 7": 0.05, "</reasoning>": 0.14, "\n": 0.06, "<reasoning>": 0.05}
+END_SHARE = 0.04
 """How often the tiny base writes what, roughly, so that traces of a few tokens are well and badly formed in every way
 and answers are right now and then. A uniform model would hardly ever close a tag."""
 
@@ -48,18 +49,18 @@ def _draw(config: ModelConfig, rng: np.random.Generator) -> Any:
 
 def _set_shares(params: Any, tokenizer: Tokenizer) -> None:
     """Gives the base a preference that no layer disturbs: axis 0 of the residual stream is large and constant."""
-    params["embedding"][:, 0] = 2.0
-    params["blocks"]["attention"]["out"]["kernel"][..., 0] = 0
-    params["blocks"]["mlp"]["down"]["kernel"][..., 0] = 0
+    params["embedding"][:, 0] = 6.0
+    for kernel in (params["blocks"]["attention"]["out"]["kernel"], params["blocks"]["mlp"]["down"]["kernel"]):
+        kernel *= 0.3
+        kernel[..., 0] = 0
     params["final_norm"]["scale"][0] = 1.0
-    share = np.full(len(tokenizer), 0.16 / len(tokenizer))
+    share = np.full(len(tokenizer), (1 - END_SHARE - sum(SHARES.values())) / len(tokenizer))
     for text, value in SHARES.items():
-        digits = range(10) if "{digit}" in text else [0]
-        for digit in digits:
-            [token] = [tokenizer.eos_id] if text.startswith("<|") else tokenizer.encode(text.format(digit=digit))
-            share[token] = value / len(digits)
-    params["head"][1:] *= 0.4
-    params["head"][0] = np.log(share) / 2
+        [token] = tokenizer.encode(text)
+        share[token] = value
+    share[tokenizer.eos_id] = END_SHARE
+    params["head"][1:] *= 0.35
+    params["head"][0] = np.log(share) / 3.3
 
 
 def write_models(folder: Path) -> Path:
@@ -83,7 +84,7 @@ def write_models(folder: Path) -> Path:
 
 
 def model(path: Path) -> Model:
-    return Model(path=str(path), remat="none", scan_unroll=0)
+    return Model(path=str(path), remat="none")
 
 
 def make_roles(folder: Path, **changes: Any) -> Roles:
@@ -98,7 +99,7 @@ def make_roles(folder: Path, **changes: Any) -> Roles:
         "answer_tokens": 3,
         "traces": 3,
         "planner": Sampling(max_tokens=6),
-        "executor": Sampling(max_tokens=3, temperature=0.5),
+        "executor": Sampling(max_tokens=3, temperature=0.8),
     }
     return Roles(**plain | changes)
 
@@ -141,11 +142,9 @@ config.DialTask.test_size = 5
 config.Roles.base = @base/config.Model()
 base/config.Model.path = '{folder}/base'
 base/config.Model.remat = 'none'
-base/config.Model.scan_unroll = 0
 config.Roles.reward_model = @grader/config.Model()
 grader/config.Model.path = '{folder}/reward_model'
 grader/config.Model.remat = 'none'
-grader/config.Model.scan_unroll = 0
 config.Roles.lora = @config.LoraConfig()
 config.LoraConfig.rank = 2
 config.LoraConfig.alpha = 4.0

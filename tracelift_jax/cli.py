@@ -102,7 +102,8 @@ def _start(command: str, files: Sequence[str], bindings: Sequence[str], args: ar
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script. Exits with 0 only when the work was done, 2 on bad input."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that there is no torch; there need not be
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every detail of every save
+    # orbax tells every detail of every save, and what is wrong with a damaged checkpoint besides raising it
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         from tracelift_jax.gin_config import parse_flags

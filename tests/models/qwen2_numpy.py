@@ -1,4 +1,4 @@
-"""Qwen2 written a second time: float64 numpy, one sequence, one head at a time, weights as `transformers` names them."""
+"""Qwen2 written a second time: float64 numpy, one sequence and one head at a time, `transformers` names."""
 
 import numpy as np
 

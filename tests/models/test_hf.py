@@ -33,7 +33,9 @@ ONE_LAYER = {
     "model.layers.0.post_attention_layernorm.weight": (8,),
     "model.norm.weight": (8,),
 }
-HEADS = {f"dimension_heads.{d}.weight": (5, 8) for d in range(5)} | {f"dimension_heads.{d}.bias": (5,) for d in range(5)}
+HEADS = {f"dimension_heads.{d}.weight": (5, 8) for d in range(5)} | {
+    f"dimension_heads.{d}.bias": (5,) for d in range(5)
+}
 HEADS |= {"total_head.weight": (1, 8), "total_head.bias": (1,)}
 
 
@@ -244,7 +246,9 @@ def saved(tmp_path, tiny):
     return tmp_path, load_file(file), lambda tensors: save_file(tensors, file), lambda: hf.load(tmp_path, tiny.config)
 
 
-@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.self_attn.k_proj.bias", "model.embed_tokens.weight"])
+@pytest.mark.parametrize(
+    "name", ["model.norm.weight", "model.layers.1.self_attn.k_proj.bias", "model.embed_tokens.weight"]
+)
 def test_a_missing_tensor_is_named(saved, name):
     path, tensors, write, load = saved
     write({k: v for k, v in tensors.items() if k != name})
@@ -321,7 +325,9 @@ def test_reward_model_heads_are_linear_layers(tmp_path, tiny):
     for d in range(5):
         expected = stored[f"dimension_heads.{d}.weight"] @ x + stored[f"dimension_heads.{d}.bias"]
         np.testing.assert_allclose(graded.logits[d], expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(graded.total_logit, (stored["total_head.weight"] @ x + stored["total_head.bias"])[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        graded.total_logit, (stored["total_head.weight"] @ x + stored["total_head.bias"])[0], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["dimension_heads.4.weight", "dimension_heads.0.bias", "total_head.weight"])

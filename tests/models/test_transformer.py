@@ -115,8 +115,8 @@ def test_tree_is_its_paths_under_any_mask(tiny, masks, seed):
 @st.composite
 def trees(draw):
     """Up to four levels whose leading axes are prefixes of the next one's, some at the same depth, any lengths."""
-    sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=2)) + [draw(st.integers(1, 2))]
-    depths = sorted(draw(st.lists(st.integers(0, len(sizes)), min_size=1, max_size=3))) + [len(sizes)]
+    sizes = [*draw(st.lists(st.integers(1, 3), min_size=1, max_size=2)), draw(st.integers(1, 2))]
+    depths = [*sorted(draw(st.lists(st.integers(0, len(sizes)), min_size=1, max_size=3))), len(sizes)]
     shapes = [(*sizes[:depth], draw(st.integers(1, 3))) for depth in depths]
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     share = draw(st.sampled_from([0.5, 0.8, 1.0]))

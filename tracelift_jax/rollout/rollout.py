@@ -132,6 +132,8 @@ def measure_baseline(
 
     ok, trials, drawn = jax.lax.cond((known == 0).any(), measure, keep)
     ok, trials = jnp.where(known > 0, known_ok, ok), jnp.where(known > 0, known, trials)
+    # Beside an unmeasured problem all are drawn for; what is drawn for the others is not behind their counts.
+    drawn = Tokens(drawn.ids, drawn.valid & (known == 0)[:, None, None])
     shape = (size, setup.traces)
     return jnp.broadcast_to(ok[:, None], shape), jnp.broadcast_to(trials[:, None], shape), drawn
 

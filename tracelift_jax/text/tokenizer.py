@@ -12,7 +12,6 @@ from jax import Array
 
 from tracelift_jax.errors import UserError
 
-
 FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

@@ -23,6 +23,7 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path, keep: int = 2):
         self._directory = Path(directory).resolve()
+        _mend_scores(self._directory)
         newest = _POLICIES.LatestN(keep)
         best = _POLICIES.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)
         self._manager = ocp.training.Checkpointer(
@@ -77,6 +78,15 @@ class Checkpoints:
     def close(self) -> None:
         """Waits and lets go."""
         self._manager.close()
+
+
+def _mend_scores(directory: Path) -> None:
+    """Puts the worst score in place of one that is damaged: orbax reads all of them first, and fails at such a one."""
+    for file in directory.glob("[0-9]*/metrics/metrics"):
+        try:
+            float(json.loads(file.read_text())["score"])
+        except (ValueError, TypeError, KeyError):
+            file.write_text(json.dumps({"score": -1e30}))
 
 
 def _abstract(leaf: Any) -> Any:

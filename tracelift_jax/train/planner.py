@@ -22,7 +22,7 @@ from tracelift_jax.rollout.reward import OK
 from tracelift_jax.rollout.rollout import Rollout, rollout
 from tracelift_jax.text.spans import Tokens, splice
 from tracelift_jax.train.losses import GrpoConfig, Sums, grpo_loss
-from tracelift_jax.train.update import OptimizerConfig, TrainState, make_optimizer, means, update
+from tracelift_jax.train.update import Layouts, OptimizerConfig, TrainState, jit_step, make_optimizer, means, update
 
 
 @jax.tree_util.register_dataclass
@@ -101,14 +101,19 @@ def rollout_metrics(done: Rollout) -> Sums:
 
 
 def make_steps(
-    setup: Setup, loss: GrpoConfig, optimizer_config: OptimizerConfig, passes: int, steps: int, shardings: Any = None
+    setup: Setup,
+    loss: GrpoConfig,
+    optimizer_config: OptimizerConfig,
+    passes: int,
+    steps: int,
+    layouts: Layouts | None = None,
 ):
     """The two jitted functions of a step.
 
     Args:
         passes: updates on each rollout; from the second on the ratio leaves 1.
         steps: rollouts in the whole run, for the learning-rate schedule.
-        shardings: (of the state, of everything that leads with B, of what is replicated), or None for one device.
+        layouts: of the run's arrays on the mesh, or None for one device.
 
     Returns:
         The optimizer; `roll(trainable, frozen, text, reward_model, batch, key, step) -> Rollout`; and
@@ -130,11 +135,5 @@ def make_steps(
         values = means(metrics | rollout_metrics(done))
         return dataclasses.replace(state, step=state.step + 1), values
 
-    if shardings is None:
-        return optimizer, jax.jit(roll), jax.jit(train, donate_argnums=0)
-    of_state, of_batch, same = shardings
-    return (
-        optimizer,
-        jax.jit(roll, out_shardings=of_batch),
-        jax.jit(train, donate_argnums=0, out_shardings=(of_state, same)),
-    )
+    of_batch = {} if layouts is None else {"out_shardings": layouts.batch}
+    return optimizer, jax.jit(roll, **of_batch), jit_step(train, layouts)

@@ -10,7 +10,7 @@ from jax import Array
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.errors import UserError
 from tracelift_jax.models.build import find
-from tracelift_jax.parallel.mesh import check_batch, place_batch, replicated, split_batch
+from tracelift_jax.parallel.mesh import check_batch, place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Weights
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
@@ -22,7 +22,14 @@ from tracelift_jax.train.losses import GrpoConfig
 from tracelift_jax.train.planner import make_steps
 from tracelift_jax.train.roles import Loaded, Roles, load_roles
 from tracelift_jax.train.run import Parts, RunDir, Schedule, fit
-from tracelift_jax.train.update import OptimizerConfig, TrainState, init_state, require_divisible
+from tracelift_jax.train.update import (
+    OptimizerConfig,
+    TrainState,
+    init_state,
+    make_optimizer,
+    place_state,
+    require_divisible,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +73,6 @@ HEADLINE = {
 }
 
 
-def shardings(loaded: Loaded, state: TrainState) -> tuple[Any, Any, Any]:
-    """Layouts of the state (as it lies), of batches, and of what every device has whole."""
-    same = replicated(loaded.mesh)
-    of_state = jax.tree.map(lambda x: x.sharding if len(x.sharding.device_set) == loaded.mesh.size else same, state)
-    return of_state, split_batch(loaded.mesh), same
-
-
 class PlannerTraining:
     """A run's functions and what its host remembers."""
 
@@ -85,15 +85,14 @@ class PlannerTraining:
         )
         self.baseline = BaselineCounts()
         trainable, self.frozen = loaded.trainable(config.seed)
-        plain = make_steps(loaded.setup, config.loss, config.optimizer, config.passes, config.schedule.steps)
-        state = init_state(trainable, plain[0], config.seed)
-        layouts = shardings(loaded, state)
-        self.state = jax.device_put(state, layouts[0])
+        steps = config.schedule.steps
+        optimizer = make_optimizer(config.optimizer, steps * config.passes)
+        self.state, layouts = place_state(init_state(trainable, optimizer, config.seed), loaded.mesh)
         _, self.roll, self.train = make_steps(
-            loaded.setup, config.loss, config.optimizer, config.passes, config.schedule.steps, layouts
+            loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts
         )
         # Sampling and updating draw from separate streams of the seed.
-        self.sampling_key: Array = jax.device_put(jax.random.key(config.seed + 2**20), replicated(loaded.mesh))
+        self.sampling_key: Array = jax.device_put(jax.random.key(config.seed + 2**20), layouts.same)
         self.drawn = 0
 
     def next_batch(self) -> tuple[PromptBatch, list]:

@@ -31,13 +31,15 @@ from tracelift_jax.train.data import eval_batches, problem_stream
 from tracelift_jax.train.losses import RewardModelLossConfig, Sums, reward_model_loss
 from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
 from tracelift_jax.train.update import (
+    Layouts,
     OptimizerConfig,
     TrainState,
     init_state,
+    jit_step,
     make_optimizer,
-    means,
+    place_state,
     require_divisible,
-    update,
+    supervised_step,
 )
 
 
@@ -131,17 +133,13 @@ def group_loss(
     )
 
 
-def make_steps(config: TrainRm, shape: ModelConfig):
+def make_steps(config: TrainRm, shape: ModelConfig, layouts: Layouts | None = None):
     """The optimizer and the jitted train step and held-out metrics."""
     model = Transformer(shape)
     optimizer = make_optimizer(config.optimizer, config.schedule.steps)
     loss_fn = partial(group_loss, model, config.loss)
 
-    @partial(jax.jit, donate_argnums=0)
-    def train_step(state: TrainState, frozen: Any, batch: GroupBatch):
-        key = jax.random.fold_in(state.key, state.step)
-        state, sums = update(loss_fn, optimizer, state, frozen, batch, key, config.optimizer.accumulate)
-        return dataclasses.replace(state, step=state.step + 1), means(sums)
+    train_step = jit_step(partial(supervised_step, loss_fn, optimizer, config.optimizer.accumulate), layouts)
 
     @jax.jit
     def held_out(state: TrainState, frozen: Any, batch: GroupBatch) -> Sums:
@@ -178,7 +176,9 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     if config.lora:
         adapter = build.init_lora(shape, config.seed, mesh, config.mesh)
         trainable, frozen = {"lora": adapter, "heads": heads}, {"params": base}
-    optimizer, train_step, held_out = make_steps(config, shape)
+    optimizer = make_optimizer(config.optimizer, config.schedule.steps)
+    start, layouts = place_state(init_state(trainable, optimizer, config.seed), mesh)
+    _, train_step, held_out = make_steps(config, shape, layouts)
     encode = partial(encode_group, pieces, config.prompt_tokens, config.trace_tokens)
     stream = problem_stream(
         config.groups.groups("train"), batch_size=config.batch_size, seed=config.seed, encode=encode
@@ -207,7 +207,7 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
             "score/mae": "mae",
         },
     )
-    state = fit(run, config.schedule, init_state(trainable, optimizer, config.seed), parts, stop_after)
+    state = fit(run, config.schedule, start, parts, stop_after)
     if int(state.step) == config.schedule.steps:
         params = state.trainable["params"] if not config.lora else hf.merge_lora(base, state.trainable["lora"], shape)
         hf.save_reward_model(run.path / "model", params, state.trainable["heads"], shape)

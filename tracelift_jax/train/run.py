@@ -278,4 +278,5 @@ class _Line:
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
         """Prints held-out numbers for good."""
-        console.print(f"after step {step}: " + self._text(values, {name: name for name in values}))
+        shown = {name: name.partition("/")[2] for name in values if not name.endswith(("_low", "_high", "/problems"))}
+        console.print(f"after step {step}: " + self._text(values, shown))

@@ -35,13 +35,15 @@ from tracelift_jax.train.data import eval_batches, problem_stream
 from tracelift_jax.train.losses import Sums
 from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
 from tracelift_jax.train.update import (
+    Layouts,
     OptimizerConfig,
     TrainState,
     init_state,
+    jit_step,
     make_optimizer,
-    means,
+    place_state,
     require_divisible,
-    update,
+    supervised_step,
 )
 
 BRANCHES = ("reasoned", "direct")
@@ -150,21 +152,15 @@ def sft_loss(
     return ((losses * weight).sum(), weight.sum()), metrics
 
 
-def make_steps(config: Sft, shape: ModelConfig):
+def make_steps(config: Sft, shape: ModelConfig, layouts: Layouts | None = None):
     """The jitted train step and held-out loss: (state, frozen, batch) to (state, metrics), and to metrics."""
     model = Transformer(shape)
     quiet = Transformer(
         dataclasses.replace(shape, lora=dataclasses.replace(shape.lora, dropout=0.0) if shape.lora else None)
     )
     optimizer = make_optimizer(config.optimizer, config.schedule.steps)
-
-    @partial(jax.jit, donate_argnums=0)
-    def train_step(state: TrainState, frozen: Any, batch: SftBatch):
-        key = jax.random.fold_in(state.key, state.step)
-        state, sums = update(
-            partial(sft_loss, model), optimizer, state, frozen, batch, key, config.optimizer.accumulate
-        )
-        return dataclasses.replace(state, step=state.step + 1), means(sums)
+    loss_fn = partial(sft_loss, model)
+    train_step = jit_step(partial(supervised_step, loss_fn, optimizer, config.optimizer.accumulate), layouts)
 
     @jax.jit
     def held_out(state: TrainState, frozen: Any, batch: SftBatch) -> Sums:
@@ -204,7 +200,9 @@ def run_sft(config: Sft, run: RunDir, stop_after: int | None = None) -> None:
         trainable, frozen = {"lora": build.init_lora(shape, config.seed, mesh, config.mesh)}, {"params": base}
     else:
         trainable, frozen = {"params": base}, {}
-    optimizer, train_step, held_out = make_steps(config, shape)
+    optimizer = make_optimizer(config.optimizer, config.schedule.steps)
+    start, layouts = place_state(init_state(trainable, optimizer, config.seed), mesh)
+    _, train_step, held_out = make_steps(config, shape, layouts)
     encode_one = partial(encode, pieces, config)
     stream = problem_stream(
         config.task.problems("train"), batch_size=config.batch_size, seed=config.seed, encode=encode_one
@@ -222,7 +220,7 @@ def run_sft(config: Sft, run: RunDir, stop_after: int | None = None) -> None:
         score="held_out/score",
         headline={"loss/reasoned": "reasoned", "loss/direct": "direct", "optimizer/gradient_norm": "|g|"},
     )
-    state = fit(run, config.schedule, init_state(trainable, optimizer, config.seed), parts, stop_after)
+    state = fit(run, config.schedule, start, parts, stop_after)
     if int(state.step) == config.schedule.steps:
         params = state.trainable.get("params") or hf.merge_lora(base, state.trainable["lora"], shape)
         hf.save(run.path / "model", params, shape)

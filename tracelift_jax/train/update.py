@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import Mesh, NamedSharding
 
 from tracelift_jax.checked import check_types, require
+from tracelift_jax.parallel.mesh import replicated, split_batch
 from tracelift_jax.train.losses import Sums
 
 
@@ -164,6 +166,44 @@ def update(
     metrics["optimizer/gradient_norm"] = (optax.global_norm(grads), jnp.float32(1))
     metrics["optimizer/update_norm"] = (optax.global_norm(updates), jnp.float32(1))
     return dataclasses.replace(state, trainable=trainable, opt_state=opt_state), metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Layouts:
+    """Where arrays live on the mesh: the state as it lies, batches split by problem, the rest whole everywhere."""
+
+    state: Any
+    batch: NamedSharding
+    same: NamedSharding
+
+
+def place_state(state: TrainState, mesh: Mesh) -> tuple[TrainState, Layouts]:
+    """The state on the mesh (what is not laid out yet goes everywhere), and the layouts of a run."""
+    same = replicated(mesh)
+
+    def layout(x: Array) -> Any:
+        spread = isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh
+        return x.sharding if spread else same
+
+    layouts = Layouts(jax.tree.map(layout, state), split_batch(mesh), same)
+    return jax.device_put(state, layouts.state), layouts
+
+
+def jit_step(step: Callable, layouts: Layouts | None) -> Callable:
+    """Jits `step(state, ...) -> (state, metrics)`: the state is donated and stays where it is."""
+    if layouts is None:
+        return jax.jit(step, donate_argnums=0)
+    # Fixed layouts: the state that comes out is laid out like the one that went in, so nothing compiles twice.
+    return jax.jit(step, donate_argnums=0, out_shardings=(layouts.state, layouts.same))
+
+
+def supervised_step(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, parts: int, state: TrainState, frozen: Any, batch: Any
+) -> tuple[TrainState, dict[str, Array]]:
+    """One step of supervised training: an update and its metrics."""
+    key = jax.random.fold_in(state.key, state.step)
+    state, sums = update(loss_fn, optimizer, state, frozen, batch, key, parts)
+    return dataclasses.replace(state, step=state.step + 1), means(sums)
 
 
 def means(metrics: Sums) -> dict[str, Array]:
