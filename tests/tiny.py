@@ -28,7 +28,16 @@ ROOT = Path(__file__).resolve().parents[1]
 TOKENIZER = ROOT / "tracelift_jax" / "assets" / "dial" / "tokenizer"
 TASK = DialTask(min_ops=1, max_ops=2, max_distractors=0, train_size=6, test_size=5)
 PROBLEM_TOKENS = 30
-SHARES = {" 2": 0.14, " 4": 0.14, " 6": 0.14, " 1": 0.05, " 7": 0.05, "</reasoning>": 0.14, "\n": 0.06, "<reasoning>": 0.05}
+SHARES = {
+    " 2": 0.14,
+    " 4": 0.14,
+    " 6": 0.14,
+    " 1": 0.05,
+    " 7": 0.05,
+    "</reasoning>": 0.14,
+    "\n": 0.06,
+    "<reasoning>": 0.05,
+}
 END_SHARE = 0.04
 """How often the tiny base writes what, roughly, so that traces of a few tokens are well and badly formed in every way
 and answers are right now and then. A uniform model would hardly ever close a tag."""

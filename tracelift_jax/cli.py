@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from tracelift_jax.errors import UserError
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that there is no torch; there need not be
     # orbax tells every detail of every save, and what is wrong with a damaged checkpoint besides raising it
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         from tracelift_jax.gin_config import parse_flags

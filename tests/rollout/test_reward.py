@@ -47,7 +47,9 @@ UNIT, GAIN = st.floats(0, 1, width=32), st.floats(-1, 1, width=32)
 @given(UNIT, UNIT, GAIN)
 def test_sign_aware_shaping_rises_with_the_grade(a, b, u):
     low, high = sorted((a, b))
-    assert shaped(jnp.float32(low), jnp.float32(u), "sign_aware") <= shaped(jnp.float32(high), jnp.float32(u), "sign_aware")
+    assert shaped(jnp.float32(low), jnp.float32(u), "sign_aware") <= shaped(
+        jnp.float32(high), jnp.float32(u), "sign_aware"
+    )
 
 
 @given(UNIT, GAIN, GAIN)

@@ -43,7 +43,10 @@ def play(folder):
         config = CONFIGS[name]
         loaded = load_roles(
             make_roles(
-                folder, reward=config, traces=4, reward_model=make_roles(folder).reward_model if config.needs_grade else None
+                folder,
+                reward=config,
+                traces=4,
+                reward_model=make_roles(folder).reward_model if config.needs_grade else None,
             ),
             "std" if name != "likelihood" else "none",
         )
@@ -165,7 +168,9 @@ def test_known_counts_are_used_as_they_are_and_nothing_is_drawn(play):
     known, trials = np.array([3, 0, 7, 2], np.int32), np.array([8, 8, 7, 3], np.int32)
     _, _, done, rows = play("cached", baseline_ok=known, baseline_trials=trials)
     assert not done.uplift.baseline_answers.valid.any()
-    assert [row["without_counts"] for row in rows] == [[int(known[b]), int(trials[b])] for b in range(4) for _ in range(4)]
+    assert [row["without_counts"] for row in rows] == [
+        [int(known[b]), int(trials[b])] for b in range(4) for _ in range(4)
+    ]
     for row in rows:
         right = row["verdicts"][1:].count("ok") / 2
         without = row["without_counts"][0] / row["without_counts"][1]

@@ -170,7 +170,6 @@ def test_a_longer_limit_draws_the_same_beginning(run, never):
     np.testing.assert_array_equal(short.tokens.valid, long.tokens.valid[..., :5])
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="sample() builds a loop over an own segment of no slots")
 @pytest.mark.parametrize("sampling", [Sampling(1, 0.0), Sampling(1, 0.7)], ids=["greedy", "sampled"])
 def test_one_token(run, never, sampling):
     """The first token of what a longer limit draws."""

@@ -11,10 +11,11 @@ from tiny import assert_same, first_batch, make_roles, write_models
 
 from tracelift_jax.config import GrpoConfig, LoraConfig, OptimizerConfig, RewardConfig, Sampling
 from tracelift_jax.models import hf
+from tracelift_jax.parallel.mesh import place_batch
 from tracelift_jax.train.losses import group_advantages
 from tracelift_jax.train.planner import make_steps
 from tracelift_jax.train.roles import load_roles
-from tracelift_jax.train.update import init_state
+from tracelift_jax.train.update import init_state, make_optimizer, place_state
 
 TEMPERATURE = 0.8
 OPTIMIZER = OptimizerConfig(learning_rate=2e-2)
@@ -32,16 +33,24 @@ class Run:
         self.batch, _ = first_batch(self.loaded, 4)
         self.config = GrpoConfig(kl=kl, reduction="token")
         self.make = partial(make_steps, self.loaded.setup, self.config, OPTIMIZER)
-        self.optimizer, self.roll, self.once = self.make(passes=1, steps=9)
         self.trainable, self.frozen = self.loaded.trainable(0)
+        self.optimizer = make_optimizer(OPTIMIZER, 9)
+        _, self.layouts = place_state(self.fresh_state(), self.loaded.mesh)
+        _, self.roll, self.once = self.make(passes=1, steps=9, layouts=self.layouts)
+        self.batch = place_batch(self.batch, self.loaded.mesh)
+        self.key = jax.device_put(jax.random.key(5), self.layouts.same)
         self.done = self.sample(self.trainable, 0)
 
     def sample(self, trainable, step):
-        arguments = (self.loaded.text, None, self.batch, jax.random.key(5), jnp.int32(step))
-        return self.roll(trainable, self.frozen, *arguments)
+        return self.roll(trainable, self.frozen, self.loaded.text, None, self.batch, self.key, jnp.int32(step))
+
+    def place(self, x):
+        """An array as a rollout's are placed, so that nothing is compiled again."""
+        return jax.device_put(x, self.layouts.batch)
 
     def fresh_state(self):
-        return init_state(jax.tree.map(jnp.copy, self.trainable), self.optimizer, 0)
+        state = init_state(jax.tree.map(jnp.copy, self.trainable), self.optimizer, 0)
+        return place_state(state, self.loaded.mesh)[0]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +72,7 @@ def flat_logprobs(run: Run, trainable) -> np.ndarray:
     """[B, G, R] log-probabilities of the traces, each read alone from its first token: no tree, no cache, no chunks."""
     planner = run.loaded.setup.planner
     variables = {**run.frozen["planner"], **trainable}
-    problem, traces = run.batch.planner, jax.device_get(run.done.traces)
+    problem, traces = jax.device_get((run.batch.planner, run.done.traces))
     heads = [[*problem.ids[b][problem.valid[b]], *run.loaded.setup.fixed.open] for b in range(len(problem.ids))]
     size = max(map(len, heads)) + traces.ids.shape[-1]
 
@@ -103,7 +112,7 @@ def test_the_second_pass_sees_the_ratio_of_the_first_update(full):
     tokens = np.asarray(full.done.traces.valid & full.done.counted[..., None])
     ratio = np.exp(flat_logprobs(full, after.trainable) - np.asarray(full.done.logprobs))[tokens]
     assert np.abs(ratio - 1).max() > 0.05  # the update did something
-    _, _, twice = full.make(passes=2, steps=9)
+    _, _, twice = full.make(passes=2, steps=9, layouts=full.layouts)
     state, metrics = twice(full.fresh_state(), full.frozen, full.batch, full.done)
     np.testing.assert_allclose(metrics["policy/ratio"], ratio.mean(), rtol=1e-4)
     np.testing.assert_allclose(metrics["policy/log_ratio_abs"], np.abs(np.log(ratio)).mean(), rtol=1e-3)
@@ -148,7 +157,7 @@ def test_rollout_metrics_are_means_over_counted_traces(full):
     counted = np.ones((4, 4), bool)
     counted[0, 0] = counted[2] = False
     state = full.fresh_state()
-    _, metrics = full.once(state, full.frozen, full.batch, dataclasses.replace(full.done, counted=jnp.asarray(counted)))
+    _, metrics = full.once(state, full.frozen, full.batch, dataclasses.replace(full.done, counted=full.place(counted)))
     np.testing.assert_allclose(metrics["reward/mean"], done.reward[counted].mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["reward/accuracy"], (done.verdicts[..., 0] == 1)[counted].mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["rollout/trace_tokens"], done.traces.valid.sum(-1)[counted].mean(), rtol=1e-5)
@@ -165,7 +174,8 @@ def test_a_planner_learns_what_it_is_rewarded_for(full):
         valid = done.traces.valid
         reward = ((done.traces.ids == wanted) & valid).sum(-1) / valid.sum(-1)
         share.append(float(reward.mean()))
-        done = dataclasses.replace(done, reward=reward, advantage=group_advantages(reward, done.counted))
+        advantage = full.place(group_advantages(reward, done.counted))
+        done = dataclasses.replace(done, reward=full.place(reward), advantage=advantage)
         state, _ = full.once(state, full.frozen, full.batch, done)
     assert np.mean(share[:3]) < 0.2
     assert np.mean(share[-3:]) > 0.5

@@ -116,7 +116,14 @@ def numpy_adamw(params, gradients, config, decayed):
 def test_adamw_by_hand():
     rng = np.random.default_rng(0)
     # Stacked over layers, a norm's scale and a bias have two axes and more, and still do not decay.
-    shapes = {"kernel": (2, 3), "a": (2, 3, 2), "scale": (2, 3), "bias": (2, 2, 2), "dimension_bias": (5, 5), "total": (3,)}
+    shapes = {
+        "kernel": (2, 3),
+        "a": (2, 3, 2),
+        "scale": (2, 3),
+        "bias": (2, 2, 2),
+        "dimension_bias": (5, 5),
+        "total": (3,),
+    }
     params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     # Norms of about 6 and 0.06: the first two are clipped, the third is not.
     gradients = [{n: s * rng.normal(size=p.shape) for n, p in params.items()} for s in (1.0, 1.0, 0.01)]
@@ -197,5 +204,7 @@ def test_wrong_values_are_refused(values, message):
 
 def test_a_batch_must_split_into_micro_batches():
     require_divisible("Train.batch_size", 8, OptimizerConfig(accumulate=4))
-    with pytest.raises(UserError, match=r"Train.batch_size must be a multiple of OptimizerConfig.accumulate = 4, got 6"):
+    with pytest.raises(
+        UserError, match=r"Train.batch_size must be a multiple of OptimizerConfig.accumulate = 4, got 6"
+    ):
         require_divisible("Train.batch_size", 6, OptimizerConfig(accumulate=4))

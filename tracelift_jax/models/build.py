@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
@@ -66,6 +67,8 @@ class Model:
         dtype: compute dtype. param_dtype: dtype of the parameters in memory.
         remat: see `ModelConfig.remat`.
         scan_unroll: see `ModelConfig.scan_unroll`; 0 unrolls all layers (fastest on CPU).
+        grow: layers put on top of a loaded model, which change nothing at first (block expansion, arXiv 2401.02415): a
+            reward model has to compare what it would have written with what is there, which takes depth.
     """
 
     path: str = ""
@@ -75,10 +78,13 @@ class Model:
     param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     remat: Literal["none", "dots", "full"] = "full"
     scan_unroll: int = 1
+    grow: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
         require(self.scan_unroll >= 0, f"Model.scan_unroll must not be negative, got {self.scan_unroll}")
+        require(self.grow >= 0, f"Model.grow must not be negative, got {self.grow}")
+        require(not self.grow or bool(self.path), "Model.grow needs a path: random weights have Shape.layers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +105,7 @@ def model_config(model: Model, tokenizer_size: int) -> ModelConfig:
     """
     if model.path:
         config = hf.read_config(find(model.path))
+        config = dataclasses.replace(config, layers=config.layers + model.grow)
     else:
         s = model.shape
         config = ModelConfig(
@@ -143,7 +150,22 @@ def load_base(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig)
     if not model.path:
         return _collection(config, "params", model.seed, mesh, layout)
     abstract = jax.eval_shape(lambda key: _init(config, key)["params"], jax.random.key(0))
-    return _place(hf.load(find(model.path), config), abstract, mesh, layout)
+    if not model.grow:
+        return _place(hf.load(find(model.path), config), abstract, mesh, layout)
+    loaded = hf.load(find(model.path), dataclasses.replace(config, layers=config.layers - model.grow))
+    fresh = jax.device_get(_collection(config, "params", model.seed, mesh, layout))
+    return _place(_grown(loaded, fresh, model.grow), abstract, mesh, layout)
+
+
+def _grown(loaded: dict[str, Any], fresh: dict[str, Any], grow: int) -> dict[str, Any]:
+    """`loaded` with the last `grow` layers of `fresh` on top, whose output projections are 0."""
+
+    def stack(path: tuple, below: np.ndarray, above: np.ndarray) -> np.ndarray:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        silent = name in ("attention/out/kernel", "mlp/down/kernel")
+        return np.concatenate([below, np.zeros_like(above[-grow:]) if silent else above[-grow:]])
+
+    return loaded | {"blocks": jax.tree_util.tree_map_with_path(stack, loaded["blocks"], fresh["blocks"])}
 
 
 def init_lora(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
@@ -161,8 +183,14 @@ def init_heads(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -
     return jax.jit(lambda key: nn.meta.unbox(_init_heads(config, key)), out_shardings=shardings)(jax.random.key(seed))
 
 
+def without_head(config: ModelConfig, params: dict[str, Any]) -> tuple[ModelConfig, dict[str, Any]]:
+    """A decoder that writes nothing: reward models have no output projection of their own (METHOD)."""
+    kept = {name: value for name, value in params.items() if name != "head"}
+    return dataclasses.replace(config, tie_embeddings=True), kept
+
+
 def load_reward_model(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> tuple[Any, Any]:
-    """A released-layout reward model's (decoder parameters, heads) on the mesh."""
+    """A released-layout reward model's (decoder parameters, heads) on the mesh; `config` as `without_head` gives it."""
     params, heads = hf.load_reward_model(find(model.path), config)
     abstract = jax.eval_shape(lambda key: _init(config, key)["params"], jax.random.key(0))
     head_shapes = jax.eval_shape(lambda k: _init_heads(config, k), jax.random.key(0))

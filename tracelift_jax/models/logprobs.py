@@ -1,5 +1,7 @@
 """Log-probabilities of given tokens, without ever holding the logits of all positions."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -7,7 +9,7 @@ from jax import Array
 from tracelift_jax.models.transformer import Transformer, logits_of
 
 CHUNK = 64
-"""Positions whose logits are in memory at once, per node."""
+"""Most positions whose logits are in memory at once, per node."""
 
 
 def token_logprobs(model: Transformer, variables, hidden: Array, targets: Array, temperature: float = 1.0) -> Array:
@@ -31,19 +33,20 @@ def token_logprobs(model: Transformer, variables, hidden: Array, targets: Array,
     length = targets.shape[-1]
     if length <= CHUNK:
         return piece(hidden, targets)
-    # The last chunk is moved back to end at the end, so that every chunk has one size; the overlap is dropped.
-    starts = [*range(0, length - CHUNK, CHUNK), length - CHUNK]
+    # Equal chunks, as few as fit; the last one is moved back to end at the end, and its overlap is dropped.
+    chunk = math.ceil(length / math.ceil(length / CHUNK))
+    starts = [*range(0, length - chunk, chunk), length - chunk]
     taken = jax.lax.map(
         jax.checkpoint(
             lambda start: piece(
-                jax.lax.dynamic_slice_in_dim(hidden, start, CHUNK, hidden.ndim - 2),
-                jax.lax.dynamic_slice_in_dim(targets, start, CHUNK, targets.ndim - 1),
+                jax.lax.dynamic_slice_in_dim(hidden, start, chunk, hidden.ndim - 2),
+                jax.lax.dynamic_slice_in_dim(targets, start, chunk, targets.ndim - 1),
             )
         ),
         jnp.asarray(starts),
     )
     pieces = [taken[i] for i in range(len(starts) - 1)]
-    pieces.append(taken[-1][..., CHUNK - (length - CHUNK * (len(starts) - 1)) :])
+    pieces.append(taken[-1][..., chunk - (length - chunk * (len(starts) - 1)) :])
     return jnp.concatenate(pieces, axis=-1)
 
 

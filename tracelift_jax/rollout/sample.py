@@ -143,5 +143,7 @@ def sample(
     logits = logits_of(model, variables, before)  # once per prefix, however many nodes share it
     logits = jnp.broadcast_to(expand(logits, lead, trailing=1), (*lead, logits.shape[-1]))
     first = put(nothing, logits, jnp.int32(0))
+    if size == 1:
+        return first
     loop = _Loop(jnp.int32(1), first, empty_segment(model.config, lead, size - 1))
     return jax.lax.while_loop(unfinished, body, loop).samples

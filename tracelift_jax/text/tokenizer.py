@@ -79,7 +79,7 @@ class Tokenizer:
             whole = (Path(path) / "tokenizer.json").is_file()
             reader = transformers.PreTrainedTokenizerFast if whole else transformers.AutoTokenizer
             backend = reader.from_pretrained(str(path), local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # the tokenizers library raises bare Exceptions, and TypeErrors, on damaged files
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"{path}: not a Hugging Face tokenizer directory ({reason})") from error
         return cls(backend, Path(path))

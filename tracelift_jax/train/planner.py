@@ -135,5 +135,5 @@ def make_steps(
         values = means(metrics | rollout_metrics(done))
         return dataclasses.replace(state, step=state.step + 1), values
 
-    of_batch = {} if layouts is None else {"out_shardings": layouts.batch}
-    return optimizer, jax.jit(roll, **of_batch), jit_step(train, layouts)
+    jit_roll = jax.jit(roll) if layouts is None else jax.jit(roll, out_shardings=layouts.batch)
+    return optimizer, jit_roll, jit_step(train, layouts)

@@ -169,7 +169,7 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     mesh = make_mesh(config.mesh)
     check_batch(mesh, "TrainRm.batch_size", config.batch_size // config.optimizer.accumulate)
     shape = build.model_config(config.model, len(tokenizer))
-    base = build.load_base(config.model, shape, mesh, config.mesh)
+    shape, base = build.without_head(shape, build.load_base(config.model, shape, mesh, config.mesh))
     heads = build.init_heads(shape, config.seed, mesh, config.mesh)
     shape = dataclasses.replace(shape, lora=config.lora)
     trainable, frozen = {"params": base, "heads": heads}, {}

@@ -144,7 +144,7 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
     planner_shape = dataclasses.replace(shape, lora=roles.lora)
     grader, graded = None, None
     if roles.reward_model:
-        grader_shape = build.model_config(roles.reward_model, len(tokenizer))
+        grader_shape, _ = build.without_head(build.model_config(roles.reward_model, len(tokenizer)), {})
         params, heads = build.load_reward_model(roles.reward_model, grader_shape, mesh, roles.mesh)
         grader, graded = Transformer(grader_shape), ({"params": params}, heads)
         fingerprints["reward_model"] = hf.fingerprint(params, heads)

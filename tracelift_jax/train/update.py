@@ -163,8 +163,8 @@ def update(
     grads, metrics = accumulated_gradients(loss_fn, state.trainable, frozen, batch, key, parts)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
-    metrics["optimizer/gradient_norm"] = (optax.global_norm(grads), jnp.float32(1))
-    metrics["optimizer/update_norm"] = (optax.global_norm(updates), jnp.float32(1))
+    metrics["optimizer/gradient_norm"] = (optax.tree.norm(grads), jnp.float32(1))
+    metrics["optimizer/update_norm"] = (optax.tree.norm(updates), jnp.float32(1))
     return dataclasses.replace(state, trainable=trainable, opt_state=opt_state), metrics
 
 

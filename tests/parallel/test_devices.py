@@ -1,0 +1,160 @@
+"""The same run on one device and on eight virtual ones: the same tokens, the same metrics, the batch really split.
+
+`python tests/parallel/test_devices.py FOLDER` plays the run over the models in FOLDER and prints what came of it.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tiny import ROOT, command, make_train, subprocess_environment, write_gin, write_models
+
+from tracelift_jax.config import Evaluation, GrpoConfig, MeshConfig, OptimizerConfig, RewardConfig
+from tracelift_jax.errors import UserError
+from tracelift_jax.parallel.mesh import check_batch, make_mesh
+from tracelift_jax.train.planner_loop import PlannerTraining
+from tracelift_jax.train.roles import load_roles
+
+
+def play(folder: Path, mesh: MeshConfig) -> dict[str, Any]:
+    """Two steps of full fine-tuning with everything switched on."""
+    config = make_train(
+        folder,
+        roles={"mesh": mesh, "traces": 2, "reward": RewardConfig(uplift="sampled", baseline_samples=2, repeats=1)},
+        batch_size=16,
+        loss=GrpoConfig(kl=0.1, reduction="token"),
+        optimizer=OptimizerConfig(learning_rate=1e-2, accumulate=2, epsilon=1e-3),
+        evaluation=Evaluation(problems=3, batch_size=8),
+    )
+    training = PlannerTraining(config, load_roles(config.roles, config.loss.normalize))
+    state, out = training.state, {"metrics": [], "tokens": [], "answers": [], "rewards": []}
+    done = None
+    for step in (1, 2):
+        batch, problems = training.next_batch()
+        state, metrics, done = training.step(state, batch)
+        training.remember(step, problems, jax.device_get(done))
+        out["metrics"].append({name: float(value) for name, value in metrics.items()})
+        out["tokens"].append(np.where(done.traces.valid, done.traces.ids, -1).tolist())
+        out["answers"].append(np.where(done.answers.valid, done.answers.ids, -1).tolist())
+        out["rewards"].append(np.asarray(done.reward).tolist())
+    assert done is not None
+    arrays = {"traces": done.traces.ids, "reward": done.reward, "baseline": done.uplift.baseline_ok}
+    out["shards"] = {name: [list(s.data.shape) for s in x.addressable_shards] for name, x in arrays.items()}
+    embedding = state.trainable["params"]["embedding"]
+    out["embedding_shards"] = sorted({s.data.shape for s in embedding.addressable_shards})
+    out["devices"] = jax.device_count()
+    return out
+
+
+def main(folder: Path) -> None:
+    """Prints one JSON object: two layouts of eight devices, and what does not fit them."""
+    gin = write_gin(folder)
+    refusals = [
+        command("train", f"--gin_file={gin}", f"--run_dir={folder / 'run'}", f"--gin.{binding}")
+        for binding in ("Train.batch_size=12", "Evaluation.batch_size=4")
+    ]
+    result = {
+        "data": play(folder, MeshConfig()),
+        "fsdp": play(folder, MeshConfig(data=2, fsdp=4)),
+        "refusals": [[outcome.code, outcome.errors] for outcome in refusals],
+    }
+    print("RESULT" + json.dumps(result))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def one(folder) -> dict[str, Any]:
+    return play(folder, MeshConfig())
+
+
+@pytest.fixture(scope="module")
+def eight(folder) -> dict[str, Any]:
+    environment = subprocess_environment(devices=8)
+    environment["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # compiles twice as fast
+    done = subprocess.run(
+        [sys.executable, __file__, str(folder)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.partition("RESULT")[2])
+
+
+def test_one_device_is_compared_with_eight(one, eight):
+    assert one["devices"] == jax.device_count() == 1
+    assert eight["data"]["devices"] == eight["fsdp"]["devices"] == 8
+
+
+@pytest.mark.parametrize("layout", ["data", "fsdp"])
+def test_the_same_tokens_are_drawn(one, eight, layout):
+    assert eight[layout]["tokens"] == one["tokens"]
+    assert eight[layout]["answers"] == one["answers"]
+    assert one["tokens"][0] != one["tokens"][1]
+
+
+@pytest.mark.parametrize("layout", ["data", "fsdp"])
+def test_the_metrics_are_the_same(one, eight, layout):
+    np.testing.assert_allclose(eight[layout]["rewards"], one["rewards"], rtol=1e-4, atol=1e-6)
+    for here, there in zip(eight[layout]["metrics"], one["metrics"], strict=True):
+        assert here.keys() == there.keys()
+        for name in there:
+            np.testing.assert_allclose(here[name], there[name], rtol=1e-4, atol=2e-6, err_msg=name)
+
+
+def test_the_batch_is_split_over_the_devices(one, eight):
+    assert one["shards"]["traces"] == [[16, 2, 6]]
+    for layout in ("data", "fsdp"):  # problems are split over both axes
+        shards = eight[layout]["shards"]
+        assert shards == {"traces": [[2, 2, 6]] * 8, "reward": [[2, 2]] * 8, "baseline": [[2, 2]] * 8}
+
+
+def test_parameters_are_whole_or_split_over_fsdp(eight):
+    assert eight["data"]["embedding_shards"] == [[337, 16]]
+    assert eight["fsdp"]["embedding_shards"] == [[337, 4]]
+
+
+def test_batches_that_do_not_split_are_one_line(eight):
+    lines = []
+    for code, errors in eight["refusals"]:
+        assert code == 2
+        [line] = errors.splitlines()
+        lines.append(line)
+    assert lines == [
+        "tracelift: Train.batch_size must be a multiple of the 8 data shards of the mesh, got 12",
+        "tracelift: Evaluation.batch_size must be a multiple of the 8 data shards of the mesh, got 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data": 0}, "MeshConfig.data must be -1 or at least 1, got 0"),
+        ({"fsdp": -2}, "MeshConfig.fsdp must be -1 or at least 1, got -2"),
+        ({"fsdp": -1}, "MeshConfig: only one axis may be -1"),
+        ({"rules": (("embed", "model"),)}, "MeshConfig.rules: 'embed' goes to 'model', which is none of data, fsdp"),
+    ],
+)
+def test_wrong_values_are_refused(values, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        MeshConfig(**values)
+
+
+@pytest.mark.parametrize("sizes", [{"data": 2}, {"tensor": 3}, {"data": 1, "fsdp": 2, "tensor": 2}])
+def test_sizes_that_do_not_multiply_are_one_line(sizes):
+    with pytest.raises(UserError, match=r"^MeshConfig: data=-?\d x fsdp=\d x tensor=\d is not 1 devices$"):
+        make_mesh(MeshConfig(**sizes))
+
+
+def test_every_batch_splits_over_one_device():
+    check_batch(make_mesh(MeshConfig()), "Train.batch_size", 7)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
