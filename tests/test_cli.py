@@ -6,10 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import command, run, start, write_gin, write_models
+from tiny import command, quick_compiles, run, start, write_gin, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.train.run import RunDir
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quickly():
+    with quick_compiles():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +78,10 @@ def test_a_mistake_in_a_gin_file_is_told_with_its_line(gin, run_dir, tmp_path, o
         ("--gin.STEP=3", ["--gin.STEP", "did you mean 'STEPS'"]),
         ("--gin.Train.batch_sice=8", ["--gin.Train.batch_sice", "did you mean 'batch_size'"]),
         ("--gin.Train.batch_size=many", ["--gin.Train.batch_size", "expected int, got 'many'"]),
-        ("--gin.OptimizerConfig.accumulate=3", ["Train.batch_size must be a multiple of OptimizerConfig.accumulate = 3"]),
+        (
+            "--gin.OptimizerConfig.accumulate=3",
+            ["Train.batch_size must be a multiple of OptimizerConfig.accumulate = 3"],
+        ),
         ("--stop_after=0", ["--stop_after must be at least 1, got 0"]),
     ],
 )
@@ -86,7 +95,9 @@ def test_a_mistake_on_the_command_line_is_told_with_its_flag(gin, run_dir, flag,
 @pytest.mark.parametrize("name", ["sft", "train-rm", "train"])
 def test_no_gin_file(name, run_dir):
     line = refused(name, f"--run_dir={run_dir}")
-    assert line.startswith(f"tracelift {name}: give --gin_file=F, for example: tracelift {name} --gin_file=experiments/")
+    assert line.startswith(
+        f"tracelift {name}: give --gin_file=F, for example: tracelift {name} --gin_file=experiments/"
+    )
     assert not run_dir.exists()
 
 

@@ -3,7 +3,7 @@
 Each class is defined where it is used, as a frozen dataclass that checks its values.
 """
 
-from tracelift_jax.groups.source import DialGroups
+from tracelift_jax.groups.source import DialGroups, ImperfectDial
 from tracelift_jax.models.build import LoraConfig, Model, Shape
 from tracelift_jax.parallel.mesh import MeshConfig
 from tracelift_jax.rollout.evaluate import Evaluation
@@ -27,6 +27,7 @@ __all__ = [
     "Frame",
     "GrpoConfig",
     "Gsm8kTask",
+    "ImperfectDial",
     "LoraConfig",
     "MeshConfig",
     "Model",

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny import ROOT, command, make_train, subprocess_environment, write_gin, write_models
+from tiny import ROOT, command, make_train, quick_compiles, subprocess_environment, write_gin, write_models
 
 from tracelift_jax.config import Evaluation, GrpoConfig, MeshConfig, OptimizerConfig, RewardConfig
 from tracelift_jax.errors import UserError
@@ -66,6 +66,12 @@ def main(folder: Path) -> None:
     print("RESULT" + json.dumps(result))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quickly():
+    with quick_compiles():
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return write_models(tmp_path_factory.mktemp("models"))
@@ -78,8 +84,7 @@ def one(folder) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def eight(folder) -> dict[str, Any]:
-    environment = subprocess_environment(devices=8)
-    environment["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # compiles twice as fast
+    environment = subprocess_environment(XLA_FLAGS="--xla_force_host_platform_device_count=8")
     done = subprocess.run(
         [sys.executable, __file__, str(folder)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
     )

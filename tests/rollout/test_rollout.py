@@ -9,7 +9,7 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
-from tiny import first_batch, make_roles, write_models
+from tiny import first_batch, make_roles, quick_compiles, write_models
 
 from tracelift_jax.config import RewardConfig
 from tracelift_jax.rollout.batch import Weights
@@ -17,7 +17,6 @@ from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import rollout
 from tracelift_jax.train.roles import load_roles
 
-FAST = {"xla_backend_optimization_level": 0}  # compiles twice as fast
 CONFIGS = {
     "reference": RewardConfig(uplift="sampled", baseline="resample", shaping="product", malformed="execute", repeats=2),
     "cached": RewardConfig(uplift="sampled", baseline="cached", baseline_samples=5, repeats=2, malformed="fail"),
@@ -27,6 +26,12 @@ CONFIGS = {
     "rm_only": RewardConfig(kind="rm_only", uplift="none", malformed="fail"),
     "exec_only": RewardConfig(kind="exec_only", uplift="none", malformed="mask"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quickly():
+    with quick_compiles():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def play(folder):
         )
         trainable, frozen = loaded.trainable(0)
         weights = Weights({**frozen["planner"], **trainable}, frozen["base"], loaded.reward_model)
-        return loaded, weights, jax.jit(functools.partial(rollout, loaded.setup), compiler_options=FAST)
+        return loaded, weights, jax.jit(functools.partial(rollout, loaded.setup))
 
     def played(name, **changes):
         loaded, weights, roll = make(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from tiny import assert_same, command, metrics, run, start, write_gin, write_models
+from tiny import assert_same, command, metrics, quick_compiles, run, start, write_gin, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.train.checkpoint import Checkpoints
@@ -16,6 +16,12 @@ from tracelift_jax.train.planner_loop import PlannerTraining
 from tracelift_jax.train.roles import load_roles
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quickly():
+    with quick_compiles():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import TINY, make_tiny
+from tiny import quick_compiles
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.models.transformer import Transformer
@@ -30,8 +31,6 @@ from tracelift_jax.train.update import (
     update,
 )
 
-FAST = {"xla_backend_optimization_level": 0}  # compiles twice as fast
-
 
 def make_setup(model: Transformer) -> Setup:
     sampling = Sampling(max_tokens=5, temperature=0.7)
@@ -50,6 +49,12 @@ def ragged_batch(vocab: int) -> PolicyBatch:
     return PolicyBatch(problem, traces, logprobs, rng.normal(size=(4, 2)).astype(np.float32), counted)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quickly():
+    with quick_compiles():
+        yield
+
+
 @pytest.mark.parametrize("reduction", ["sequence", "token", "constant"])
 def test_micro_batches_change_nothing(reduction):
     tiny = make_tiny(dataclasses.replace(TINY, scan_unroll=1))
@@ -62,7 +67,7 @@ def test_micro_batches_change_nothing(reduction):
     state = init_state({"params": jax.tree.map(jnp.asarray, tiny.params)}, optimizer, 0)
 
     def run(parts):
-        @partial(jax.jit, compiler_options=FAST)
+        @jax.jit
         def once(state, frozen, batch):
             after, sums = update(loss, optimizer, state, frozen, batch, state.key, parts)
             return after.trainable, means(sums)

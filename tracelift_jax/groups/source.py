@@ -1,13 +1,15 @@
 """Where groups come from."""
 
 import dataclasses
+import random
+import re
 from collections.abc import Sequence
 from typing import Protocol, overload
 
 from tracelift_jax.checked import check_types, require
-from tracelift_jax.groups.dial_flaws import dial_group
+from tracelift_jax.groups.dial_flaws import dial_group, flawed_trace, kinds_for
 from tracelift_jax.groups.schema import Group
-from tracelift_jax.tasks.dial import DialProblems, DialTask
+from tracelift_jax.tasks.dial import DialProblem, DialProblems, DialTask
 
 
 class GroupSource(Protocol):
@@ -59,3 +61,58 @@ class DialGroupList(Sequence[Group]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         return dial_group(self.problems[index], self.seed, self.negatives)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImperfectDial:
+    """The dial world as careless people would have written it down: a share of the traces is flawed.
+
+    A flawed problem's answer is what its trace ends with. A base that has learnt from such a corpus knows how to
+    reason, follows reasoning when it answers, and yet slips as often as its teachers when it samples: what a planner
+    is to unlearn. Held-out problems are true.
+
+    Attributes:
+        task: the problems. flawed: share of flawed traces in the train split. seed: of the flaws.
+    """
+
+    task: DialTask = DialTask()
+    flawed: float = 0.4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(0 <= self.flawed <= 1, f"ImperfectDial.flawed must lie in [0, 1], got {self.flawed}")
+
+    def problems(self, split: str) -> Sequence[DialProblem]:
+        """The problems of "train", imperfect, or "test", true."""
+        true = self.task.problems(split)
+        return ImperfectProblems(true, self.flawed, self.seed) if split == "train" else true
+
+
+@dataclasses.dataclass(frozen=True)
+class ImperfectProblems(Sequence[DialProblem]):
+    """Random access to problems, some with flawed reasoning."""
+
+    problems: DialProblems
+    flawed: float
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    @overload
+    def __getitem__(self, index: int) -> DialProblem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[DialProblem]: ...
+    def __getitem__(self, index):
+        """Problem `index`; a slice gives a list."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        problem = self.problems[index]
+        rng = random.Random(f"imperfect/{self.seed}/{problem.problem_id}")
+        if rng.random() >= self.flawed:
+            return problem
+        trace = flawed_trace(problem, rng.choice(kinds_for(problem)), rng)
+        return dataclasses.replace(
+            problem, reasoning=trace.reasoning, answer=re.findall("= ([0-9])", trace.reasoning)[-1]
+        )

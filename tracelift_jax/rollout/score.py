@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import jax.numpy as jnp
+from jax import Array
 
 from tracelift_jax.models.rubric import Grade, RubricHeads
 from tracelift_jax.models.segment import last_valid
@@ -10,27 +11,34 @@ from tracelift_jax.models.transformer import Transformer, forward
 from tracelift_jax.text.spans import Tokens
 
 
-def grade(
+def read_traces(
     model: Transformer,
     variables: Any,
-    heads: Any,
     problem: Tokens,
     reasoning: Tokens,
     deterministic: bool = True,
     rngs: Any = None,
-) -> Grade:
-    """Grades traces; each problem is encoded once for all of them.
+) -> Array:
+    """Hidden states [B, M, T, D] of traces; each problem is encoded once for all of them."""
+    _, segment = forward(model, variables, problem.ids, problem.valid, (), deterministic, rngs)
+    hidden, _ = forward(model, variables, reasoning.ids, reasoning.valid, (segment,), deterministic, rngs)
+    return hidden
+
+
+def grade_hidden(model: Transformer, heads: Any, hidden: Array, reasoning: Tokens) -> Grade:
+    """Grade of leading axes [B, M] from the traces' hidden states."""
+    end = last_valid(hidden, jnp.asarray(reasoning.valid))
+    return cast(Grade, RubricHeads(model.config.width).apply({"params": heads}, end))
+
+
+def grade(model: Transformer, variables: Any, heads: Any, problem: Tokens, reasoning: Tokens) -> Grade:
+    """Grades traces.
 
     Args:
         model, variables, heads: the reward model.
         problem: [B, P]. reasoning: [B, M, T], tags included; the last valid token is where it is graded.
-        deterministic, rngs: for dropout in training.
 
     Returns:
         Grade of leading axes [B, M].
     """
-
-    _, segment = forward(model, variables, problem.ids, problem.valid, (), deterministic, rngs)
-    hidden, _ = forward(model, variables, reasoning.ids, reasoning.valid, (segment,), deterministic, rngs)
-    end = last_valid(hidden, jnp.asarray(reasoning.valid))
-    return cast(Grade, RubricHeads(model.config.width).apply({"params": heads}, end))
+    return grade_hidden(model, heads, read_traces(model, variables, problem, reasoning), reasoning)

@@ -145,12 +145,15 @@ class RewardModelLossConfig:
     Attributes:
         dimensions: of the cross entropies. total: of the total's Huber loss, whose threshold is `huber_delta`.
         rank: of positives above negatives. rank_negatives: of negatives whose totals differ by `margin` or more.
+        language: of the positives' next-token cross entropy, which keeps what the backbone knows of the subject
+            (arXiv 2406.10216); 0 is METHOD's loss.
     """
 
     dimensions: float = 1.0
     total: float = 0.5
     rank: float = 0.7
     rank_negatives: float = 0.0
+    language: float = 0.0
     huber_delta: float = 1.0
     margin: float = 0.15
 

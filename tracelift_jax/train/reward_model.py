@@ -19,10 +19,11 @@ from tracelift_jax.groups.schema import Group
 from tracelift_jax.groups.source import GroupSource
 from tracelift_jax.models import build, hf
 from tracelift_jax.models.build import LoraConfig, Model
+from tracelift_jax.models.logprobs import token_logprobs
 from tracelift_jax.models.transformer import ModelConfig, Transformer
 from tracelift_jax.parallel.mesh import MeshConfig, check_batch, make_mesh, place_batch
 from tracelift_jax.rollout.evaluate import wilson
-from tracelift_jax.rollout.score import grade
+from tracelift_jax.rollout.score import grade_hidden, read_traces
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.spans import Tokens, pad
@@ -127,10 +128,22 @@ def group_loss(
     """METHOD's four-part loss of one (micro-)batch, as (sum, weight); `key` None switches dropout off."""
     variables = {**frozen, **{name: value for name, value in trainable.items() if name != "heads"}}
     rngs = None if key is None else {"dropout": key}
-    graded = grade(model, variables, trainable["heads"], batch.problem, batch.traces, key is None, rngs)
-    return reward_model_loss(
-        graded, jnp.asarray(batch.labels), jnp.asarray(batch.totals), config, jnp.asarray(batch.real)
-    )
+    hidden = read_traces(model, variables, batch.problem, batch.traces, key is None, rngs)
+    graded = grade_hidden(model, trainable["heads"], hidden, batch.traces)
+    labels, totals, real = jnp.asarray(batch.labels), jnp.asarray(batch.totals), jnp.asarray(batch.real)
+    (loss, groups), metrics = reward_model_loss(graded, labels, totals, config, real)
+    if config.language:
+        surprise = positive_surprise(model, variables, hidden, batch.traces) * real
+        loss = loss + config.language * surprise.sum()
+        metrics["loss/language"] = (surprise.sum(), groups)
+    return (loss, groups), metrics
+
+
+def positive_surprise(model: Transformer, variables: Any, hidden: Array, traces: Tokens) -> Array:
+    """float32 [B]: mean cross entropy of the positive trace's tokens behind its first."""
+    ids, valid = jnp.asarray(traces.ids)[:, 0], jnp.asarray(traces.valid)[:, 0, 1:]
+    logprobs = token_logprobs(model, variables, hidden[:, 0, :-1], ids[:, 1:])
+    return -jnp.where(valid, logprobs, 0.0).sum(-1) / valid.sum(-1)
 
 
 def make_steps(config: TrainRm, shape: ModelConfig, layouts: Layouts | None = None):
