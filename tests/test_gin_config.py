@@ -300,7 +300,7 @@ def test_includes_are_found_beside_the_file_in_the_cwd_and_in_the_repository(mon
     write("runs/base.gin", "STEPS = 8\nfix.Train.steps = %STEPS")
     write("models/small.gin", "fix.Train.rate = 2.0")
     write("repository/meshes/one.gin", "fix.Train.limit = 3")
-    monkeypatch.setattr("tracelift_jax.gin_config._REPOSITORY", folder / "repository")
+    monkeypatch.setattr("tracelift_jax.gin_reader._REPOSITORY", folder / "repository")
     write("runs/run.gin", "include 'base.gin'\ninclude 'models/small.gin'\ninclude 'meshes/one.gin'\nSTEPS = 9")
     assert load(Train, ["runs/run.gin"]).value == Train(9, rate=2.0, limit=3)
     files, flags = ["runs/run.gin", write("more.gin", "STEPS = 10")], ["RATE=1", "Train.rate=%RATE"]

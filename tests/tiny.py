@@ -227,6 +227,7 @@ def run(*arguments: str | Path) -> None:
 def subprocess_environment(**more: str) -> dict[str, str]:
     """The environment of a CPU process that compiles quickly, with the tests' cache of compiled functions."""
     plain = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),

@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
     """Prints one JSON object: two layouts of eight devices, and what does not fit them."""
     gin = write_gin(folder)
     refusals = [
-        command("train", f"--gin_file={gin}", f"--run_dir={folder / 'run'}", f"--gin.{binding}")
+        command("train", f"--gin_file={gin}", f"--run_dir={folder / binding}", f"--gin.{binding}")
         for binding in ("Train.batch_size=12", "Evaluation.batch_size=4")
     ]
     result = {

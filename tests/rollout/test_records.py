@@ -69,9 +69,8 @@ def done(dial_tokenizer) -> Rollout:
 
 
 def test_a_record_says_all_in_text_and_numbers(done, dial_tokenizer):
-    first, second = records(
-        done, [PROBLEM], Knowing(), dial_tokenizer, Prompts(), {"step": 4, "weights": {"base": "ab"}}
-    )
+    common = {"step": 4, "weights": {"base": "ab"}}
+    first, second = records(done, [PROBLEM], Knowing(), dial_tokenizer, Prompts(), common)
     encode = dial_tokenizer.encode
     assert first == {
         "step": 4,

@@ -95,10 +95,8 @@ def recomputed(rows: list[dict], config: RewardConfig, normalize: str) -> list[d
             uplift = verdicts[1:].count("ok") / config.repeats - sum(without) / trials
         if config.uplift == "likelihood":
             uplift = row["likelihood"] - row["baseline_likelihood"]
-        if config.shaping == "product" or uplift >= 0:
-            shaped = score * uplift
-        else:
-            shaped = (1 - score) * uplift
+        flipped = config.shaping == "sign_aware" and uplift < 0
+        shaped = (1 - score if flipped else score) * uplift
         quality = {"tracelift": shaped, "rm_only": score, "uplift_only": uplift, "exec_only": e2e}[config.kind]
         reward = 0.5 * e2e + 0.5 * quality
         counted = row["well_formed"] or config.malformed != "mask"
@@ -146,7 +144,7 @@ def test_the_tiny_roles_show_every_case(play):
 
 
 def test_well_formed_traces_close_a_body_that_says_something(play):
-    loaded, _, done, rows = play("reference")
+    loaded, _, _, rows = play("reference")
     for row in rows:
         text = loaded.tokenizer.decode(row["trace_tokens"])
         body, closed, rest = text.partition("</reasoning>")
@@ -210,7 +208,7 @@ def test_a_resampled_baseline_is_drawn_for_every_trace(play):
 
 
 def test_likelihoods_are_those_of_flat_passes(play):
-    loaded, problems, done, rows = play("uplift_only")
+    loaded, problems, _, rows = play("uplift_only")
     executor, variables = loaded.setup.executor, {"params": loaded.base}
     encode, prompts = loaded.tokenizer.encode, loaded.roles.prompts
 

@@ -23,7 +23,7 @@ def test_counts_are_seen_a_fixed_number_of_steps_after_they_were_measured():
 
 
 def test_two_steps_are_enough_for_counts_that_reach_the_host_one_step_late():
-    # Step n's counts are added while step n + 1 runs, when n + 2 was not drawn yet: never too late, and never too early.
+    # Step n's counts are added while step n + 1 runs, when n + 2 was not drawn yet: neither too late nor too early.
     assert VISIBLE_AFTER == 2
 
 

@@ -122,7 +122,8 @@ BOTH = jnp.ones(2, bool)
 @pytest.mark.parametrize(
     ("config", "total"),
     [
-        # A = +1: -min(1.5, 1.2) = -1.2 and -min(0.5, 0.8) = -0.5; A = -1: -min(-1.5, -1.2) = 1.5, -min(-0.5, -0.8) = 0.8
+        # A = +1: -min(1.5, 1.2) = -1.2 and -min(0.5, 0.8) = -0.5
+        # A = -1: -min(-1.5, -1.2) = 1.5 and -min(-0.5, -0.8) = 0.8
         (GrpoConfig(), (-1.2 - 0.5) / 2 + (1.5 + 0.8) / 2),
         # the upper clip at 1.3, the lower at 0.9
         (GrpoConfig(clip_low=0.1, clip_high=0.3), (-1.3 - 0.5) / 2 + (1.5 + 0.9) / 2),

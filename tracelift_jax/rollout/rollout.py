@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from tracelift_jax.rollout.advantage import group_advantages
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.execute import Shown, answer_probability, answers, read
 from tracelift_jax.rollout.reward import FAILED, OK, math_reward, success_rate, uplift
 from tracelift_jax.rollout.sample import Samples, sample
 from tracelift_jax.rollout.score import grade
 from tracelift_jax.text.spans import GOOD, Tokens, splice
-from tracelift_jax.train.losses import group_advantages
 
 
 @jax.tree_util.register_dataclass

@@ -10,6 +10,18 @@ from jax import Array
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.models.rubric import Grade
+from tracelift_jax.rollout.advantage import STD_FLOOR, group_advantages
+
+__all__ = [
+    "STD_FLOOR",
+    "GrpoConfig",
+    "RewardModelLossConfig",
+    "Sums",
+    "group_advantages",
+    "grpo_loss",
+    "reduce_tokens",
+    "reward_model_loss",
+]
 
 Sums = dict[str, tuple[Array, Array]]
 """Metrics as (sum, weight) pairs: their mean is sum / weight, over whatever was added up."""
@@ -38,29 +50,6 @@ class GrpoConfig:
         require(0 < self.clip_low < 1, f"GrpoConfig.clip_low must lie between 0 and 1, got {self.clip_low}")
         require(self.clip_high > 0, f"GrpoConfig.clip_high must be above 0, got {self.clip_high}")
         require(self.kl >= 0, f"GrpoConfig.kl must not be negative, got {self.kl}")
-
-
-STD_FLOOR = 1e-4
-"""Added to a group's standard deviation: groups without signal get advantages of 0, not NaN."""
-
-
-def group_advantages(rewards: Array, counted: Array, normalize: Literal["std", "none"] = "std") -> Array:
-    """A_g = r_g - mean_g(r), over the group's population standard deviation with `normalize="std"`.
-
-    Args:
-        rewards: float32 [B, G].
-        counted: bool [B, G]; traces left out (infrastructure failures, masked rules) get 0 and move no mean.
-
-    Returns:
-        float32 [B, G].
-    """
-    count = jnp.maximum(counted.sum(-1, keepdims=True), 1)
-    mean = jnp.where(counted, rewards, 0).sum(-1, keepdims=True) / count
-    centred = jnp.where(counted, rewards - mean, 0.0)
-    if normalize == "none":
-        return centred
-    deviation = jnp.sqrt(jnp.square(centred).sum(-1, keepdims=True) / count)
-    return centred / (deviation + STD_FLOOR)
 
 
 def reduce_tokens(

@@ -21,8 +21,8 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: the peak. warmup: updates of linear rise from 0.
-        schedule: from the peak on: "constant", or "cosine" or "linear" decay to `final` times the peak at the last
-            update.
+        schedule: from the peak on: "constant", or "cosine" or "linear" decay towards `final` times the peak, which
+            the update after the last would have.
         weight_decay: decoupled, on tensors of two or more axes (not counting stacked layers).
         clip_norm: largest global gradient norm; 0 clips nothing.
         b1, b2, epsilon: AdamW's constants.
