@@ -50,6 +50,7 @@ class TrainRm:
 
     Attributes:
         groups: where groups come from; the first positive and all negatives of each are used.
+        held_out: where held-out groups come from (their test split); None: `groups`.
         model: the backbone to start from. lora: train an adapter (merged in the result), or None for all weights.
         tokenizer: its directory; empty: the model's.
         prompts: the words around problem and reasoning.
@@ -62,6 +63,7 @@ class TrainRm:
 
     groups: GroupSource
     model: Model
+    held_out: GroupSource | None = None
     lora: LoraConfig | None = None
     tokenizer: str = ""
     prompts: Prompts = Prompts()
@@ -196,7 +198,8 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     stream = problem_stream(
         config.groups.groups("train"), batch_size=config.batch_size, seed=config.seed, encode=encode
     )
-    test = eval_batches(config.groups.groups("test"), encode, config.batch_size, config.evaluation_groups)
+    held_out_groups = (config.held_out or config.groups).groups("test")
+    test = eval_batches(held_out_groups, encode, config.batch_size, config.evaluation_groups)
     held = [place_batch(dataclasses.replace(batch, real=real), mesh) for batch, _, real in test]
     require(bool(held), "TrainRm.prompt_tokens and TrainRm.trace_tokens: no held-out group fits; raise them")
 
