@@ -150,9 +150,9 @@ def test_clipped_tokens_have_no_gradient():
 
 
 def test_kl_by_hand():
-    base = jnp.log(jnp.array([[0.75, 0.5], [0.375, 0.25]]))
-    # k3 = q - log q - 1 with q = base / policy: 0 at q = 1; 2 - log 2 - 1; 1/2 + log 2 - 1; 0
-    k3 = (2 - math.log(2) - 1) + (0.5 + math.log(2) - 1)
+    base = jnp.log(jnp.array([[0.75, 0.5], [0.75, 0.25]]))
+    # k3 = q - log q - 1 with q = base / policy: 2 - log 2 - 1 at q = 2, and 0 at q = 1
+    k3 = 2 - math.log(2) - 1
     plain, _ = grpo_loss(POLICY, SAMPLER, GAIN, ALL, BOTH, GrpoConfig())
     loss, metrics = grpo_loss(POLICY, SAMPLER, GAIN, ALL, BOTH, GrpoConfig(kl=0.1), base)
     close(loss, (float(plain[0]) + 0.1 * k3 / 2, 2))

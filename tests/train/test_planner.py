@@ -130,7 +130,9 @@ def test_training_moves_the_planner_and_nothing_else(which, request):
     run = request.getfixturevalue(which)
     before = hf.fingerprint(run.frozen["base"]["params"])
     assert before == run.loaded.fingerprints["base"] == hf.fingerprint(run.loaded.base)
-    first = state = run.fresh_state()
+    # As a run begins: what the roles give out is donated at once.
+    begun = init_state(run.loaded.trainable(0)[0], run.optimizer, 0)
+    first = state = place_state(begun, run.loaded.mesh)[0]
     start = jax.device_get(run.trainable)
     for _ in range(2):
         state, metrics = run.once(state, run.frozen, run.batch, run.done)

@@ -67,8 +67,8 @@ class Model:
         dtype: compute dtype. param_dtype: dtype of the parameters in memory.
         remat: see `ModelConfig.remat`.
         scan_unroll: see `ModelConfig.scan_unroll`; 0 unrolls all layers (fastest on CPU).
-        grow: layers put on top of a loaded model, which change nothing at first (block expansion, arXiv 2401.02415): a
-            reward model has to compare what it would have written with what is there, which takes depth.
+        grow: copies of the last layers put on top of a loaded model, which change nothing at first (block expansion,
+            arXiv 2401.02415): a reward model compares what it would have written with what is there, which takes depth.
     """
 
     path: str = ""
@@ -153,19 +153,18 @@ def load_base(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig)
     if not model.grow:
         return _place(hf.load(find(model.path), config), abstract, mesh, layout)
     loaded = hf.load(find(model.path), dataclasses.replace(config, layers=config.layers - model.grow))
-    fresh = jax.device_get(_collection(config, "params", model.seed, mesh, layout))
-    return _place(_grown(loaded, fresh, model.grow), abstract, mesh, layout)
+    return _place(_grown(loaded, model.grow), abstract, mesh, layout)
 
 
-def _grown(loaded: dict[str, Any], fresh: dict[str, Any], grow: int) -> dict[str, Any]:
-    """`loaded` with the last `grow` layers of `fresh` on top, whose output projections are 0."""
+def _grown(params: dict[str, Any], grow: int) -> dict[str, Any]:
+    """`params` with copies of its last `grow` layers on top, whose output projections are 0."""
 
-    def stack(path: tuple, below: np.ndarray, above: np.ndarray) -> np.ndarray:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        silent = name in ("attention/out/kernel", "mlp/down/kernel")
-        return np.concatenate([below, np.zeros_like(above[-grow:]) if silent else above[-grow:]])
+    def stack(path: tuple, layers: np.ndarray) -> np.ndarray:
+        silent = jax.tree_util.keystr(path, simple=True, separator="/") in ("attention/out/kernel", "mlp/down/kernel")
+        above = layers[-grow:]
+        return np.concatenate([layers, np.zeros_like(above) if silent else above])
 
-    return loaded | {"blocks": jax.tree_util.tree_map_with_path(stack, loaded["blocks"], fresh["blocks"])}
+    return params | {"blocks": jax.tree_util.tree_map_with_path(stack, params["blocks"])}
 
 
 def init_lora(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:

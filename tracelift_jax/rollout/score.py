@@ -25,10 +25,9 @@ def read_traces(
     return hidden
 
 
-def grade_hidden(model: Transformer, heads: Any, hidden: Array, reasoning: Tokens) -> Grade:
-    """Grade of leading axes [B, M] from the traces' hidden states."""
-    end = last_valid(hidden, jnp.asarray(reasoning.valid))
-    return cast(Grade, RubricHeads(model.config.width).apply({"params": heads}, end))
+def grade_hidden(model: Transformer, heads: Any, hidden: Array) -> Grade:
+    """Grade of leading axes [*lead] from hidden states [*lead, D]."""
+    return cast(Grade, RubricHeads(model.config.width).apply({"params": heads}, hidden))
 
 
 def grade(model: Transformer, variables: Any, heads: Any, problem: Tokens, reasoning: Tokens) -> Grade:
@@ -41,4 +40,5 @@ def grade(model: Transformer, variables: Any, heads: Any, problem: Tokens, reaso
     Returns:
         Grade of leading axes [B, M].
     """
-    return grade_hidden(model, heads, read_traces(model, variables, problem, reasoning), reasoning)
+    hidden = read_traces(model, variables, problem, reasoning)
+    return grade_hidden(model, heads, last_valid(hidden, jnp.asarray(reasoning.valid)))

@@ -17,6 +17,7 @@ __all__ = [
     "GrpoConfig",
     "RewardModelLossConfig",
     "Sums",
+    "dimension_loss",
     "group_advantages",
     "grpo_loss",
     "reduce_tokens",
@@ -127,6 +128,12 @@ def grpo_loss(
     return reduce_tokens(per_token, mask, counted, config.reduction), metrics
 
 
+def dimension_loss(grade: Grade, labels: Array) -> Array:
+    """Cross entropy summed over the five dimensions: float32 [*lead] from `grade` [*lead] and labels [*lead, 5]."""
+    log_softmax = jax.nn.log_softmax(grade.logits)
+    return -jnp.take_along_axis(log_softmax, labels[..., None], axis=-1)[..., 0].sum(-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class RewardModelLossConfig:
     """Weights of the reward model's four loss parts (METHOD).
@@ -134,14 +141,17 @@ class RewardModelLossConfig:
     Attributes:
         dimensions: of the cross entropies. total: of the total's Huber loss, whose threshold is `huber_delta`.
         rank: of positives above negatives. rank_negatives: of negatives whose totals differ by `margin` or more.
+        prefix: of the cross entropies at every token of a trace, labelled as the positive up to where the trace first
+            differs from it, and as itself from there on: a dense signal where flaws are localized. 0 is METHOD's loss.
         language: of the positives' next-token cross entropy, which keeps what the backbone knows of the subject
-            (arXiv 2406.10216); 0 is METHOD's loss.
+            (arXiv 2406.10216). 0 is METHOD's loss.
     """
 
     dimensions: float = 1.0
     total: float = 0.5
     rank: float = 0.7
     rank_negatives: float = 0.0
+    prefix: float = 0.0
     language: float = 0.0
     huber_delta: float = 1.0
     margin: float = 0.15
@@ -164,8 +174,7 @@ def reward_model_loss(
     Returns:
         The loss as (sum over groups, number of groups), and metrics.
     """
-    log_softmax = jax.nn.log_softmax(grade.logits)
-    cross_entropy = -jnp.take_along_axis(log_softmax, labels[..., None], axis=-1)[..., 0].sum(-1).mean(-1)
+    cross_entropy = dimension_loss(grade, labels).mean(-1)
     huber = optax.losses.huber_loss(grade.total, totals, delta=config.huber_delta).mean(-1)
     score = grade.score
     rank = jax.nn.softplus(score[:, 1:] - score[:, :1]).mean(-1)

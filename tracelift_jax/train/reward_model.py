@@ -20,6 +20,7 @@ from tracelift_jax.groups.source import GroupSource
 from tracelift_jax.models import build, hf
 from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import token_logprobs
+from tracelift_jax.models.segment import last_valid
 from tracelift_jax.models.transformer import ModelConfig, Transformer
 from tracelift_jax.parallel.mesh import MeshConfig, check_batch, make_mesh, place_batch
 from tracelift_jax.rollout.evaluate import wilson
@@ -29,7 +30,7 @@ from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.spans import Tokens, pad
 from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import eval_batches, problem_stream
-from tracelift_jax.train.losses import RewardModelLossConfig, Sums, reward_model_loss
+from tracelift_jax.train.losses import RewardModelLossConfig, Sums, dimension_loss, reward_model_loss
 from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
 from tracelift_jax.train.update import (
     Layouts,
@@ -131,13 +132,19 @@ def group_loss(
     variables = {**frozen, **{name: value for name, value in trainable.items() if name != "heads"}}
     rngs = None if key is None else {"dropout": key}
     hidden = read_traces(model, variables, batch.problem, batch.traces, key is None, rngs)
-    graded = grade_hidden(model, trainable["heads"], hidden, batch.traces)
-    labels, totals, real = jnp.asarray(batch.labels), jnp.asarray(batch.totals), jnp.asarray(batch.real)
-    (loss, groups), metrics = reward_model_loss(graded, labels, totals, config, real)
+    valid, labels, real = jnp.asarray(batch.traces.valid), jnp.asarray(batch.labels), jnp.asarray(batch.real)
+    graded = grade_hidden(model, trainable["heads"], last_valid(hidden, valid))
+    (loss, groups), metrics = reward_model_loss(graded, labels, jnp.asarray(batch.totals), config, real)
+    if config.prefix:
+        everywhere = grade_hidden(model, trainable["heads"], hidden)
+        dense = dimension_loss(everywhere, prefix_labels(batch))
+        dense = (jnp.where(valid, dense, 0.0).sum((1, 2)) / valid.sum((1, 2)) * real).sum()
+        loss = loss + config.prefix * dense
+        metrics["loss/prefix"] = (dense, groups)
     if config.language:
-        surprise = positive_surprise(model, variables, hidden, batch.traces) * real
-        loss = loss + config.language * surprise.sum()
-        metrics["loss/language"] = (surprise.sum(), groups)
+        surprise = (positive_surprise(model, variables, hidden, batch.traces) * real).sum()
+        loss = loss + config.language * surprise
+        metrics["loss/language"] = (surprise, groups)
     return (loss, groups), metrics
 
 
@@ -146,6 +153,13 @@ def positive_surprise(model: Transformer, variables: Any, hidden: Array, traces:
     ids, valid = jnp.asarray(traces.ids)[:, 0], jnp.asarray(traces.valid)[:, 0, 1:]
     logprobs = token_logprobs(model, variables, hidden[:, 0, :-1], ids[:, 1:])
     return -jnp.where(valid, logprobs, 0.0).sum(-1) / valid.sum(-1)
+
+
+def prefix_labels(batch: GroupBatch) -> Array:
+    """int32 [B, M, T, 5]: the positive's labels up to the token where a trace first differs from it, then its own."""
+    ids, labels = jnp.asarray(batch.traces.ids), jnp.asarray(batch.labels)
+    differs = jnp.cumsum(ids != ids[:, :1], axis=-1) > 0
+    return jnp.where(differs[..., None], labels[:, :, None], labels[:, :1, None])
 
 
 def make_steps(config: TrainRm, shape: ModelConfig, layouts: Layouts | None = None):
