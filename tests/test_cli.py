@@ -112,12 +112,17 @@ def test_eval_of_a_directory_without_a_run(tmp_path):
 def begin(gin: Path, run_dir: Path) -> None:
     """A run directory as the first moment of a run leaves it."""
     loaded = gin_config.load(config.Train, [str(gin)])
-    RunDir(run_dir, loaded.value, loaded.operative)
+    RunDir(run_dir, loaded.value, loaded.operative).begin()
 
 
 def test_eval_of_a_run_without_a_checkpoint(gin, run_dir):
     begin(gin, run_dir)
     assert refused("eval", f"--run_dir={run_dir}") == f"{run_dir}: no checkpoint there; run `tracelift train` first"
+
+
+def test_a_refused_run_claims_no_directory(gin, run_dir):
+    assert refused_train(gin, run_dir, "--gin.Roles.tokenizer=nowhere") == "nowhere: no such tokenizer directory"
+    assert not run_dir.exists()
 
 
 def test_a_run_directory_of_another_experiment(gin, run_dir):

@@ -60,7 +60,7 @@ class RunDir:
     """`config.gin`, `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `traces/` of one run."""
 
     def __init__(self, path: str | Path, experiment: Any, operative: str, fresh: bool = False):
-        """Opens or begins a run directory.
+        """Looks at a run directory; nothing is written yet.
 
         Raises:
             UserError: it holds another experiment, or `fresh` was asked for and it exists.
@@ -82,10 +82,14 @@ class RunDir:
                 raise UserError(f"{self.path}: holds another experiment ({difference}); choose another --run_dir")
         elif self.path.exists() and any(self.path.iterdir()):
             raise UserError(f"{self.path}: is not empty and holds no run; choose another --run_dir")
-        self.path.mkdir(parents=True, exist_ok=True)
-        known.write_text(json.dumps(described, indent=1) + "\n")
-        (self.path / "config.gin").write_text(operative)
+        self._described, self._operative = described, operative
         self._tensorboard: Any = None
+
+    def begin(self) -> None:
+        """Makes the directory this experiment's; not before everything it needs has been found and loaded."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "config.json").write_text(json.dumps(self._described, indent=1) + "\n")
+        (self.path / "config.gin").write_text(self._operative)
 
     def rewind(self, step: int) -> None:
         """Drops what was written after the first `step` steps, by a run that stopped behind its last checkpoint."""
@@ -191,6 +195,7 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
     Returns:
         The state after the last step done.
     """
+    run.begin()
     checkpoints = Checkpoints(run.path / "checkpoints", schedule.keep)
     restored = checkpoints.restore(state)
     done = 0
