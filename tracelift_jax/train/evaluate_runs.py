@@ -14,12 +14,12 @@ from tracelift_jax.train.roles import load_roles
 from tracelift_jax.train.run import console
 
 ROWS = {
-    "sampled/accuracy": "accuracy at temperature 1",
+    "sampled/accuracy": "accuracy, T = 1",
     "greedy/accuracy": "accuracy, greedy",
     "sampled/faithful": "faithful traces",
-    "sampled/wrong_reason": "right, wrong reason",
+    "sampled/wrong_reason": "wrong reason *",
     "sampled/uplift": "mean uplift",
-    "sampled/score": "mean reward-model score",
+    "sampled/score": "mean RM score",
 }
 
 
@@ -82,7 +82,8 @@ def _evaluate_run(
 
 def _table(columns: Sequence[tuple[str, dict[str, float]]]) -> Table:
     problems = int(columns[0][1]["eval/sampled/problems"])
-    table = Table(caption=f"planner + executor on {problems} held-out problems; ± is half a 95 % interval", box=SIMPLE)
+    caption = f"{problems} held-out problems; ± half a 95 % interval; * right, by unfaithful reasoning"
+    table = Table(caption=caption, box=SIMPLE)
     table.add_column("")
     for name, _ in columns:
         table.add_column(name, justify="right", no_wrap=True)
