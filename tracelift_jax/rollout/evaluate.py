@@ -81,8 +81,13 @@ class Evaluator:
         prompts: Prompts,
         config: Evaluation,
         mesh: Mesh,
+        left_out: int = 0,
     ):
-        """`batches` are host batches over `problems`, in order of `index`; rows that are not `real` only fill."""
+        """`batches` are host batches over `problems`, in order of `index`; rows that are not `real` only fill.
+
+        `left_out` problems did not fit; they are reported, and in no rate.
+        """
+        self._left_out = left_out
         self._batches = [place_batch(batch, mesh) for batch in batches]
         self._problems, self._task, self._tokenizer, self._prompts = problems, task, tokenizer, prompts
         self._config, self._text = config, text
@@ -105,6 +110,7 @@ class Evaluator:
             for name in ("uplift", "score") if self._graded else ("uplift",):
                 out[f"eval/{mode}/{name}"] = float(np.mean(rows[name]))
             out[f"eval/{mode}/problems"] = float(count)
+            out[f"eval/{mode}/left_out"] = float(self._left_out)
         return out
 
     def _rows(self, weights: Weights, mode: str) -> dict[str, list[Any]]:

@@ -115,6 +115,7 @@ class Loaded:
         ]
         if not batches:
             raise UserError("no held-out problem fits Roles.prompt_tokens and Roles.answer_tokens; raise them")
+        asked = min(config.problems, len(problems))
         return Evaluator(
             self.setup,
             self.text,
@@ -125,6 +126,7 @@ class Loaded:
             self.roles.prompts,
             config,
             self.mesh,
+            left_out=asked - sum(int(batch.real.sum()) for batch in batches),
         )
 
 

@@ -283,5 +283,9 @@ class _Line:
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
         """Prints held-out numbers for good."""
-        shown = {name: name.partition("/")[2] for name in values if not name.endswith(("_low", "_high", "/problems"))}
+        shown = {
+            name: name.partition("/")[2]
+            for name in values
+            if not name.endswith(("_low", "_high", "/problems", "/left_out"))
+        }
         console.print(f"after step {step}: " + self._text(values, shown))
