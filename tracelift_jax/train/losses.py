@@ -109,12 +109,11 @@ def grpo_loss(
     def total(x: Array) -> Array:
         return jnp.where(tokens, x, 0.0).sum()
 
+    # Where the clipped side is the minimum and the gradient is 0; a trace of no advantage has none anyway.
+    cut = ((gain > 0) & (ratio > 1 + config.clip_high)) | ((gain < 0) & (ratio < 1 - config.clip_low))
     metrics: Sums = {
         "policy/ratio": (total(ratio), count),
-        "policy/clipped": (
-            total(jnp.where(gain > 0, ratio > 1 + config.clip_high, ratio < 1 - config.clip_low)),
-            count,
-        ),
+        "policy/clipped": (total(cut), count),
         "policy/log_ratio_abs": (total(jnp.abs(log_ratio)), count),
         "policy/surprise": (total(-logprobs), count),
     }
