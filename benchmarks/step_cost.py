@@ -54,7 +54,7 @@ MODELS = {
     "1.5b": ModelConfig(151_936, 1536, 8960, 28, 12, 2, 128, rope_theta=1e6),
     "tiny": ModelConfig(512, 128, 384, 4, 4, 2, 32),
 }
-FIXED = Fixed(open=(0,) * 4, close=(0,) * 4, ask=(0,) * 3, ask_directly=(0,) * 2, end=0)
+FIXED = Fixed(open=(0,) * 4, close=(0,) * 4, ask=(0,) * 3, ask_directly=(0,) * 2, ends=(0,))
 """Tags and questions at about the lengths they have with Qwen2.5's tokenizer; both sides read them."""
 
 
@@ -165,6 +165,7 @@ def make_setup(config: ModelConfig, sizes: Sizes) -> Setup:
     return Setup(
         planner=Transformer(dataclasses.replace(config, lora=lora)),
         executor=Transformer(config),
+        reference=Transformer(config),
         reward_model=Transformer(config),
         traces=sizes.traces,
         planner_sampling=Sampling(sizes.reasoning),
@@ -224,7 +225,7 @@ class Pieces:
         sampling = self.setup.planner_sampling if who == "planner" else self.setup.executor_sampling
 
         def decode(weights: Any, end: Array, context: tuple, key: Array, stop: Automaton) -> Samples:
-            return sample(model, weights, end, context, lead, key, stop, FIXED.end, sampling)
+            return sample(model, weights, end, context, lead, key, stop, FIXED.ends, sampling)
 
         steps, args = sampling.max_tokens - 1, (weights, shown.end, shown.context, self.key, self.stop)
         self.list.append(Piece(side, "rollout", f"{who}: {name}", rows(lead) * steps, decode, args, steps))

@@ -1,8 +1,14 @@
 #!/usr/bin/env bash
 # Lint, types and tests: `tests/run.sh [--slow] [pytest arguments]`. Makes .venv if there is none.
+# `tests/run.sh --parity [pytest arguments]` compares with transformers, peft and torch instead, in .venv-parity.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/env.sh
+if [ "${1:-}" = --parity ]; then
+  shift
+  ensure_venv "[parity]" .venv-parity
+  exec python -m pytest tests/parity "$@"
+fi
 ensure_venv "[test]"
 select=(-m "not slow")
 if [ "${1:-}" = --slow ]; then

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 from tracelift_jax.errors import UserError
 
-USAGE = """\
-Every command takes
-  --gin_file=F        experiment file, repeatable
+GIN_FILE = """\
+  --gin_file=F        experiment file, repeatable; export has the run directory's
+"""
+BINDINGS = """\
   --gin.NAME=VALUE    a macro or binding on top of the files, repeatable: --gin.STEPS=20, --gin.Train.batch_size=8
 """
+USAGE = f"Every command takes\n{GIN_FILE}{BINDINGS}"
 
 COMMANDS = {
     "sft": (
@@ -31,6 +33,15 @@ COMMANDS = {
     "eval": (
         "evaluate planner + executor of runs, before and after training, on held-out problems",
         "tracelift eval --run_dir=runs/exec_only --run_dir=runs/tracelift",
+    ),
+    "solve": (
+        "solve a problem: the reasoning, the executor's answer with and without it, the rubric scores",
+        'tracelift solve --gin_file=experiments/dial/tracelift.gin "The dial shows 7. Ann turns it up 5. '
+        'Cal doubles it. What does it show now?"',
+    ),
+    "export": (
+        "write what a run trained as a directory that transformers, or peft, loads",
+        "tracelift export runs/tracelift --out=exports/planner",
     ),
 }
 
@@ -60,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
                 default=[],
                 help="a planner's run directory, repeatable; results go to its eval.json",
             )
+        elif name == "solve":
+            _add_solve_arguments(sub)
+        elif name == "export":
+            sub.add_argument("run_dir", metavar="RUN_DIR", help="a run directory of train, train-rm or sft")
+            sub.add_argument("--out", required=True, help="the directory to write; it must be new or empty")
+            sub.add_argument("--adapter", action="store_true", help="the adapter alone, in PEFT's format")
         else:
             sub.add_argument("--run_dir", required=True, help="where the run is kept; started again, it continues")
             sub.add_argument("--fresh", action="store_true", help="refuse a run directory that exists")
@@ -67,25 +84,51 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_solve_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "problem", nargs="*", help="the problem's text, repeatable; - reads one a line from standard input"
+    )
+    sub.add_argument("--run_dir", help="a planner's run directory: its newest checkpoint solves")
+    sub.add_argument("--answer", action="append", default=[], help="a problem's right answer, one each or none")
+    sub.add_argument("--samples", type=int, metavar="N", help="draw N traces as in training, not one greedy one")
+    sub.add_argument("--seed", type=int, help="of the samples; 0 if not given")
+    sub.add_argument("--json", action="store_true", help="print one JSON object a problem and nothing else")
+
+
 def _start(command: str, files: Sequence[str], bindings: Sequence[str], args: argparse.Namespace) -> None:
     """Runs one command; heavy imports happen here, so that `--help` and bad flags answer at once."""
     from tracelift_jax import config, gin_config
     from tracelift_jax.train.evaluate_runs import run_eval
+    from tracelift_jax.train.export import run_export
     from tracelift_jax.train.planner_loop import run_train
     from tracelift_jax.train.reward_model import run_train_rm
     from tracelift_jax.train.run import RunDir
     from tracelift_jax.train.sft import run_sft
+    from tracelift_jax.train.solve import Asked, run_solve
+
+    def load(paths: Sequence[str]) -> config.Train:
+        return gin_config.load(config.Train, paths, bindings).value
 
     if command == "eval":
-
-        def load(paths: Sequence[str]) -> config.Train:
-            return gin_config.load(config.Train, paths, bindings).value
-
         if bool(files) == bool(args.run_dir):
             raise UserError(
                 "tracelift eval: give --run_dir=D (repeatable) for trained planners, or --gin_file=F for an untrained"
             )
         run_eval(load, files, args.run_dir, changed=bool(bindings))
+        return
+    if command == "solve":
+        if bool(files) == bool(args.run_dir):
+            raise UserError("tracelift solve: give --run_dir=D for a trained planner, or --gin_file=F for an untrained")
+        run_solve(load, files, args.run_dir, Asked(args.problem, args.answer, args.samples, args.seed, args.json))
+        return
+    if command == "export":
+        if files:
+            raise UserError("tracelift export: takes no --gin_file; the run directory knows its experiment")
+
+        def load_kind(kind, paths: Sequence[str]):
+            return gin_config.load(kind, paths, bindings).value
+
+        run_export(load_kind, args.run_dir, args.out, args.adapter)
         return
     if not files:
         raise UserError(f"tracelift {command}: give --gin_file=F, for example: {COMMANDS[command][1]}")

@@ -4,14 +4,14 @@ Each class is defined where it is used, as a frozen dataclass that checks its va
 """
 
 from tracelift_jax.groups.source import DialGroups, ImperfectDial
-from tracelift_jax.models.build import LoraConfig, Model, Shape
+from tracelift_jax.models.build import Adapter, LoraConfig, Model, Shape
 from tracelift_jax.parallel.mesh import MeshConfig
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.reward import RewardConfig
 from tracelift_jax.rollout.sample import Sampling
 from tracelift_jax.tasks.dial import DialTask
 from tracelift_jax.tasks.gsm8k import Gsm8kTask
-from tracelift_jax.text.prompts import Frame, Prompts
+from tracelift_jax.text.prompts import Chat, Frame, Prompts
 from tracelift_jax.train.losses import GrpoConfig, RewardModelLossConfig
 from tracelift_jax.train.planner_loop import Train
 from tracelift_jax.train.reward_model import TrainRm
@@ -21,6 +21,8 @@ from tracelift_jax.train.sft import Sft
 from tracelift_jax.train.update import OptimizerConfig
 
 __all__ = [
+    "Adapter",
+    "Chat",
     "DialGroups",
     "DialTask",
     "Evaluation",

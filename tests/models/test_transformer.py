@@ -357,7 +357,9 @@ def test_init_keeps_parameters_in_param_dtype(tiny_of):
     for dtype in ("float32", "bfloat16"):
         config = dataclasses.replace(tiny_of(dtype="bfloat16").config, param_dtype=dtype, lora=Lora(rank=2))
         start = partial(Transformer(config).init, tokens=np.zeros((1, 1), np.int32), valid=np.ones((1, 1), bool))
-        assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(start, jax.random.key(0)))} == {jnp.dtype(dtype)}
+        drawn = jax.eval_shape(start, jax.random.key(0))
+        assert {leaf.dtype for leaf in jax.tree.leaves(drawn["params"])} == {jnp.dtype(dtype)}
+        assert {leaf.dtype for leaf in jax.tree.leaves(drawn["lora"])} == {jnp.dtype("float32")}  # adapters always
 
 
 # ------------------------------------------------------------------------------------------------------------ errors

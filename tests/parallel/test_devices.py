@@ -3,6 +3,7 @@
 `python tests/parallel/test_devices.py FOLDER LAYOUT` plays it over the models in FOLDER and prints what came of it.
 """
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from conftest import TINY, make_tiny
 from tiny import ROOT, command, make_train, quick_compiles, subprocess_environment, write_gin, write_models
 
 from tracelift_jax.config import Evaluation, GrpoConfig, MeshConfig, OptimizerConfig, RewardConfig
 from tracelift_jax.errors import UserError
+from tracelift_jax.models import hf
 from tracelift_jax.parallel.mesh import check_batch, make_mesh
 from tracelift_jax.train.planner_loop import PlannerTraining
 from tracelift_jax.train.roles import load_roles
@@ -48,6 +51,30 @@ def play(folder: Path, mesh: MeshConfig) -> dict[str, Any]:
     embedding = state.trainable["params"]["embedding"]
     out["embedding_shards"] = sorted({s.data.shape for s in embedding.addressable_shards})
     out["devices"] = jax.device_count()
+    out["fingerprints"] = training.loaded.fingerprints
+    return out
+
+
+FAMILIES = {
+    "qwen2": {},
+    "qwen3": {"family": "qwen3", "qkv_bias": False, "qk_norm": True, "tie_embeddings": False},
+    "llama": {"family": "llama", "qkv_bias": True, "out_bias": True},
+}
+
+
+def stream(folder: Path) -> dict[str, Any]:
+    """Each family's checkpoint, loaded onto data = fsdp = tensor = 2 and onto one device."""
+    layout = MeshConfig(data=2, fsdp=2, tensor=2)
+    mesh, out = make_mesh(layout), {}
+    for name in FAMILIES:
+        config = dataclasses.replace(hf.read_config(folder / name), param_dtype="bfloat16")
+        split, whole = hf.load_params(folder / name, config, mesh, layout), hf.load_params(folder / name, config)
+        kernel = split["blocks"]["attention"]["query"]["kernel"]
+        out[name] = {
+            "same": jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), split, whole)),
+            "query": sorted({s.data.shape for s in kernel.addressable_shards}),
+            "embedding": sorted({s.data.shape for s in split["embedding"].addressable_shards}),
+        }
     return out
 
 
@@ -64,6 +91,7 @@ def main(folder: Path, layout: str) -> None:
         )
     ]
     played = play(folder, LAYOUTS[layout])
+    played |= {"streamed": stream(folder)} if layout == "fsdp" else {}
     print("RESULT" + json.dumps(played | {"refusals": [[outcome.code, outcome.errors] for outcome in refusals]}))
 
 
@@ -75,7 +103,12 @@ def _quickly():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return write_models(tmp_path_factory.mktemp("models"))
+    folder = write_models(tmp_path_factory.mktemp("models"))
+    for name, changes in FAMILIES.items():
+        # V must split over two tensor shards: 37 does not.
+        tiny = make_tiny(dataclasses.replace(TINY, vocab_size=38, **changes))
+        hf.save(folder / name, tiny.params, tiny.config, shard_bytes=4000)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +144,18 @@ def test_the_same_tokens_are_drawn(one, eight):
     assert eight["tokens"] == one["tokens"]
     assert eight["answers"] == one["answers"]
     assert one["tokens"][0] != one["tokens"][1]
+
+
+def test_fingerprints_do_not_depend_on_the_mesh(one, eight):
+    assert eight["fingerprints"] == one["fingerprints"]
+    assert set(one["fingerprints"]) == {"executor", "reward_model"}
+
+
+def test_checkpoints_stream_to_their_shards(eight):
+    """D = 8 over fsdp, H = 4 and V = 38 over tensor: every device holds its part, of the same values."""
+    if eight["layout"] == "fsdp":
+        expected = {"same": True, "query": [[2, 4, 2, 6]], "embedding": [[19, 4]]}
+        assert eight["streamed"] == dict.fromkeys(FAMILIES, expected)
 
 
 def test_the_metrics_are_the_same(one, eight):

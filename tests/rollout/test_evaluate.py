@@ -25,12 +25,12 @@ def test_problems_that_do_not_fit_are_reported_and_rates_are_of_the_rest(folder)
     asked = 12
     with quick_compiles():
         roomy = load_roles(make_roles(folder))
-        lengths = [len(roomy.pieces.problem(roomy.roles.prompts.planner, p)) for p in TASK.problems("test")[:asked]]
+        lengths = [len(roomy.pieces.problem("planner", p)) for p in TASK.problems("test")[:asked]]
         room = sorted(lengths)[len(lengths) // 2]
         loaded = load_roles(make_roles(folder, prompt_tokens=room))
         trainable, frozen = loaded.trainable(0)
         evaluate = loaded.evaluator(Evaluation(problems=asked, batch_size=4))
-        found = evaluate(Weights({**frozen["planner"], **trainable}, frozen["base"], loaded.reward_model))
+        found = evaluate(Weights({**frozen["planner"], **trainable}, frozen["executor"], loaded.reward_model))
     fits = sum(length <= room for length in lengths)
     assert fits < len(lengths)
     for mode in ("sampled", "greedy"):

@@ -56,7 +56,7 @@ def play(folder):
             "std" if name != "likelihood" else "none",
         )
         trainable, frozen = loaded.trainable(0)
-        weights = Weights({**frozen["planner"], **trainable}, frozen["base"], loaded.reward_model)
+        weights = Weights({**frozen["planner"], **trainable}, frozen["executor"], loaded.reward_model)
         return loaded, weights, jax.jit(functools.partial(rollout, loaded.setup))
 
     def played(name, **changes):
@@ -209,7 +209,7 @@ def test_a_resampled_baseline_is_drawn_for_every_trace(play):
 
 def test_likelihoods_are_those_of_flat_passes(play):
     loaded, problems, _, rows = play("uplift_only")
-    executor, variables = loaded.setup.executor, {"params": loaded.base}
+    executor, variables = loaded.setup.executor, {"params": loaded.executor.params}
     encode, prompts = loaded.tokenizer.encode, loaded.roles.prompts
 
     @jax.jit

@@ -30,17 +30,17 @@ def table() -> TokenBytes:
 
 @pytest.fixture(scope="module")
 def run(tiny_of):
-    """`run(stop, sampling, seed)`: samples [2, 3] below two problems; one compilation for each stop and sampling."""
+    """`run(stop, sampling, seed)`: samples [2, 3] below two problems; compiled once for all that is not a seed."""
     tiny, compiled = tiny_of(scan_unroll=1), {}
 
-    def run(stop, sampling: Sampling, seed: int = 0, lead=LEAD):
+    def run(stop, sampling: Sampling, seed: int = 0, lead=LEAD, ends=(END,)):
         @jit
         def decode(variables, key):
             hidden, problem = tiny.model.apply(variables, *PROBLEM)
             before = last_valid(hidden, PROBLEM[1])
-            return sample(tiny.model, variables, before, (problem,), lead, key, stop, END, sampling)
+            return sample(tiny.model, variables, before, (problem,), lead, key, stop, ends, sampling)
 
-        decode = compiled.setdefault((id(stop), sampling, lead), decode)
+        decode = compiled.setdefault((id(stop), sampling, lead, ends), decode)
         return jax.device_get(decode(tiny.variables, jax.random.key(seed)))
 
     run.tiny = tiny
@@ -140,6 +140,22 @@ def test_a_stop_string_over_several_tokens(run, never, table):
     assert cut.stopped[0, 0] and cut.stopped[1, 2] and not cut.stopped.all()
 
 
+def test_each_end_token_ends_a_row(run, never):
+    """The same key draws the same tokens whatever ends them: each row is cut right behind the first of the ends."""
+    free = run(never, FREE, 1, ends=())
+    assert free.tokens.valid.all() and not free.ended.any()
+    ends = int(free.tokens.ids[0, 0, 2]), int(free.tokens.ids[1, 2, 4])
+    cut = run(never, FREE, 1, ends=ends)
+    for row in np.ndindex(LEAD):
+        drawn = free.tokens.ids[row].tolist()
+        length = next((i + 1 for i, token in enumerate(drawn) if token in ends), SIZE)
+        assert cut.tokens.ids[row][cut.tokens.valid[row]].tolist() == drawn[:length]
+        assert bool(cut.ended[row]) == any(token in ends for token in drawn)
+    last = [cut.tokens.ids[row][cut.tokens.valid[row]][-1] for row in [(0, 0), (1, 2)]]
+    assert set(last) == set(ends) and len(set(ends)) == 2  # either of the two has ended something
+    assert not cut.stopped.any()
+
+
 def test_the_key_decides(run, never):
     """The same key draws the same, another key something else; and the traces of a problem differ."""
     one, again, other = run(never, FREE, 1), run(never, FREE, 1), run(never, FREE, 2)
@@ -155,7 +171,7 @@ def test_every_slot_has_noise_of_its_own(run, never):
     flat = {"params": tiny.params | {"embedding": np.zeros_like(tiny.params["embedding"])}}
     before, key = jnp.zeros((100, tiny.config.width)), jax.random.key(0)
     settings = Sampling(max_tokens=4)
-    samples = jit(lambda v: sample(tiny.model, v, before, (), (100,), key, never, V, settings))(flat)
+    samples = jit(lambda v: sample(tiny.model, v, before, (), (100,), key, never, (), settings))(flat)
     ids = np.asarray(samples.tokens.ids)
     np.testing.assert_allclose(samples.logprobs, -np.log(V), rtol=1e-6)
     for one, other in [(ids[:, 0], ids[:, 1]), (ids[:, 2], ids[:, 3]), (ids[:-1, 0], ids[1:, 0])]:

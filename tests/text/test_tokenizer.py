@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
+import tokenizers
+from chat_tokenizers import HEADERS, THOUGHTS, TURNS, write_llama, write_qwen3, write_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,13 +78,202 @@ def test_control_tokens_of_qwen(qwen_tokenizer):
     assert bytes_by_table(table, [220, 16, 13]) == b" 1."
 
 
-@pytest.mark.parametrize("around", ["{}", "a{}b", " {} ", "{0}{0}\n"])
-@pytest.mark.parametrize("name", ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|pad|>", "<|fim_middle|>"])
-def test_typing_a_control_token_never_gives_one(tokenizer, table, name, around):
-    text = around.format(name)
-    tokens = tokenizer.encode(text)
-    assert (table.length[tokens] > 0).all()
-    assert tokenizer.decode(tokens) == text
+# ------------------------------------------------------------------------------------------------------ control tokens
+
+
+@pytest.fixture(scope="module", params=["dial", "qwen", "llama", "qwen3"])
+def any_tokenizer(request, tmp_path_factory) -> Tokenizer:
+    writers = {"llama": write_llama, "qwen3": write_qwen3}
+    if request.param in writers:
+        return Tokenizer.load(writers[request.param](tmp_path_factory.mktemp(request.param)))
+    return request.getfixturevalue(f"{request.param}_tokenizer")
+
+
+NAMES = [*HEADERS, *THOUGHTS, *TURNS, "<|pad|>", "<tool_call>", "</tool_call>", "<|fim_middle|>", "<|repo_name|>"]
+HALVES = ["<|im_", "end|>", "<|", "|>", "<", ">", "\n", " ", "e\u0301"]
+
+
+def added_ids(tokenizer: Tokenizer) -> set[int]:
+    return set(tokenizer._backend.added_tokens_decoder)
+
+
+@given(st.lists(st.sampled_from([*NAMES, *HALVES]) | st.text(max_size=6), max_size=8).map("".join))
+@settings(max_examples=300)
+def test_text_never_gives_an_added_token(any_tokenizer, text):
+    """Whatever is typed is text, special tokens or not; its bytes are the text's (in NFC where a model wants it)."""
+    tokens = any_tokenizer.encode(text)
+    assert added_ids(any_tokenizer).isdisjoint(tokens)
+    normal = any_tokenizer._backend.backend_tokenizer.normalizer is not None
+    assert any_tokenizer.bytes_of(tokens) == (unicodedata.normalize("NFC", text) if normal else text).encode()
+
+
+def test_a_typed_control_token_is_cut_like_any_text(qwen_tokenizer, any_tokenizer):
+    """As by a tokenizer that was never told of it: its file without the added tokens."""
+    assert qwen_tokenizer.encode("a<|im_end|>b") == [64, 27, 91, 318, 6213, 91, 29, 65]  # a < | im _end | > b
+    if any_tokenizer is not qwen_tokenizer:
+        untold = json.loads(any_tokenizer._backend.backend_tokenizer.to_str()) | {"added_tokens": []}
+        untold["post_processor"] = None
+        naive = tokenizers.Tokenizer.from_str(json.dumps(untold))
+        for name in NAMES:
+            assert any_tokenizer.encode(f"7 {name}7") == naive.encode(f"7 {name}7").ids
+
+
+@given(st.text(max_size=40).filter(lambda text: "<" not in text))
+def test_text_without_control_tokens_is_cut_as_the_tokenizer_cuts_it(any_tokenizer, text):
+    text += "e\u0301"
+    own = any_tokenizer._backend.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    assert any_tokenizer.encode(text) == own == any_tokenizer.encode_template(text)
+
+
+@given(st.lists(st.sampled_from([*NAMES, *HALVES]) | st.text(max_size=6), max_size=8).map("".join))
+def test_a_template_is_read_as_the_tokenizer_reads_it(any_tokenizer, text):
+    tokens = any_tokenizer.encode_template(text)
+    assert tokens == any_tokenizer._backend.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    names = [any_tokenizer._backend.added_tokens_decoder[t].content for t in tokens if t in added_ids(any_tokenizer)]
+    for name in NAMES:
+        if any_tokenizer._backend.convert_tokens_to_ids(name) in added_ids(any_tokenizer):
+            assert names.count(name) == text.count(name)
+
+
+@given(st.lists(st.sampled_from([*NAMES, *HALVES, "%Q%", "%W%"]) | st.text(max_size=6), max_size=6).map("".join))
+def test_what_fills_a_template_is_text(any_tokenizer, text):
+    """Control tokens are the template's alone, and words of the template in what fills it stay as they are."""
+    end = any_tokenizer._backend.added_tokens_decoder[any_tokenizer.eos_id].content
+    tokens = any_tokenizer.encode_template(f"%W%: %Q%!{end}%Q%", {"%Q%": text, "%W%": "word"})
+    assert tokens == [
+        *any_tokenizer.encode(f"word: {text}!"),  # cut together with what stands around it
+        any_tokenizer.eos_id,
+        *any_tokenizer.encode(text),
+    ]
+
+
+def test_a_control_token_that_the_vocabulary_holds_is_spelt_out(tmp_path, copy):
+    """Byte-level BPE with `ignore_merges` finds whole words in its vocabulary, so "<|pad|>" too if not cut before."""
+    edit(copy / "tokenizer.json", lambda data: data["pre_tokenizer"]["pretokenizers"].pop(0))
+    tokenizer = Tokenizer.load(copy)
+    assert tokenizer._text.encode("<|pad|>").ids == [tokenizer.pad_id]  # or there is nothing to test
+    tokens = tokenizer.encode("<|pad|>")
+    assert tokens == [tokenizer._text.token_to_id(letter) for letter in "<|pad|>"]
+    assert tokenizer.decode(tokens) == "<|pad|>"
+
+
+def test_a_template_is_never_cut_short(copy):
+    """Some tokenizer files ask for truncation or padding."""
+    rules = {
+        "truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+        "padding": {
+            "strategy": {"Fixed": 9},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<|pad|>",
+        },
+    }
+    edit(copy / "tokenizer.json", lambda data: data.update(rules))
+    tokenizer = Tokenizer.load(copy)
+    for text in ("7", "The dial shows 7. Ann turns it up 5."):
+        tokens = tokenizer.encode(text)
+        assert tokenizer.decode(tokens) == text and 0 not in tokens
+        assert tokenizer.encode_template(text + "<|endoftext|>") == [*tokens, tokenizer.eos_id]
+
+
+# ------------------------------------------------------------------------------------------------- beginning and ends
+
+
+def test_the_token_in_front(tmp_path, dial_tokenizer, qwen_tokenizer):
+    llama = Tokenizer.load(write_llama(tmp_path))
+    assert llama._backend.convert_ids_to_tokens(list(llama.begin)) == ["<|begin_of_text|>"]
+    assert llama.decode(llama.begin) == ""
+    assert llama.encode("x")[0] not in llama.begin
+    assert dial_tokenizer.begin == qwen_tokenizer.begin == ()
+
+
+def test_tokens_behind_every_sequence_are_no_beginning(tmp_path):
+    write_tokenizer(tmp_path, TURNS, eos_token=TURNS[0])
+
+    def end_everything(data):
+        end = {"SpecialToken": {"id": TURNS[0], "type_id": 0}}
+        text = {"Sequence": {"id": "A", "type_id": 0}}
+        place = {"id": TURNS[0], "ids": [data["added_tokens"][0]["id"]], "tokens": [TURNS[0]]}
+        data["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [text, end],
+            "pair": [text, end],
+            "special_tokens": {TURNS[0]: place},
+        }
+
+    edit(tmp_path / "tokenizer.json", end_everything)
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer._whole.encode("x", add_special_tokens=True).ids[-1] == tokenizer.eos_id
+    assert tokenizer.begin == ()
+
+
+def test_without_a_pad_token_the_end_token_fills(tmp_path):
+    llama = Tokenizer.load(write_llama(tmp_path))
+    assert llama._backend.pad_token_id is None
+    assert llama.pad_id == llama.eos_id == llama._backend.convert_tokens_to_ids("<|eot_id|>")
+
+
+def name_ends(folder, ends):
+    folder.mkdir(exist_ok=True)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends, "temperature": 0.6}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("named", "ends"), [(0, (1, 0)), ([0, 1], (1, 0)), ([1], (1,)), ([0, 0], (1, 0)), ([], (1,)), (None, (1,))]
+)
+def test_the_model_may_name_more_ends(copy, named, ends):
+    """The tokenizer's own (1) comes first: it ends what is taught and scored."""
+    tokenizer = Tokenizer.load(name_ends(copy, named))
+    assert (tokenizer.ends, tokenizer.eos_id) == (ends, 1)
+    assert all(tokenizer.bytes_of([end]) == b"" for end in ends)
+
+
+def test_ends_are_those_of_the_model_not_of_the_tokenizer(copy, tmp_path):
+    name_ends(copy, 1)
+    model = name_ends(tmp_path / "model", [0])
+    assert Tokenizer.load(copy, model).ends == (1, 0)
+    assert Tokenizer.load(copy, copy).ends == (1,)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    assert Tokenizer.load(copy, bare).ends == (1,)
+
+
+def test_an_end_that_is_not_special_is_no_text_either(tmp_path):
+    """Qwen3-like "</think>" is text, unless the model ends with it."""
+    write_qwen3(tmp_path)
+    plain = Tokenizer.load(tmp_path)
+    thought = plain._backend.convert_tokens_to_ids("</think>")
+    assert plain.bytes_of([thought]) == b"</think>"
+    assert plain.token_bytes().length[thought] == len("</think>")
+    ending = Tokenizer.load(name_ends(tmp_path, thought))
+    assert ending.ends == (plain.eos_id, thought)
+    assert ending.bytes_of([thought]) == b"" and ending.token_bytes().length[thought] == 0
+
+
+def test_without_an_end_token_the_models_first_is_taken(copy):
+    edit(copy / "tokenizer_config.json", lambda data: data.pop("eos_token"))
+    tokenizer = Tokenizer.load(name_ends(copy, [1, 0]))
+    assert (tokenizer.eos_id, tokenizer.ends) == (1, (1, 0))
+
+
+def test_save_keeps_the_models_ends(copy, tmp_path):
+    name_ends(copy, 1)
+    model = name_ends(tmp_path / "model", [0])
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    Tokenizer.load(copy, model).save(saved)
+    assert Tokenizer.load(saved).ends == (1, 0)
+    assert sorted(file.name for file in saved.iterdir()) == [
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
 
 
 def test_rows_beyond_the_tokenizer_are_empty(dial_tokenizer):
@@ -129,10 +321,30 @@ def edit(path, change):
     path.write_text(json.dumps(data))
 
 
-@pytest.mark.parametrize(("key", "kind"), [("pad_token", "pad token"), ("eos_token", "end token")])
-def test_a_missing_control_token_is_refused(copy, key, kind):
-    edit(copy / "tokenizer_config.json", lambda data: data.pop(key))
-    refused(lambda: Tokenizer.load(copy), str(copy), f"no {kind}", key)
+def test_a_missing_end_token_is_refused(copy):
+    edit(copy / "tokenizer_config.json", lambda data: data.pop("eos_token"))
+    refused(lambda: Tokenizer.load(copy), str(copy), "no end token", "eos_token")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a JSON file"),
+        ("\udcff", "not a JSON file"),
+        ("[1]", "expected a JSON object, got list"),
+        ('{"eos_token_id": "<|im_end|>"}', "must be a token id or a list of them, got '<|im_end|>'"),
+        ('{"eos_token_id": [1, 2.5]}', "must be a token id or a list of them, got '[1, 2.5]'"),
+        ('{"eos_token_id": true}', "must be a token id or a list of them, got 'True'"),
+        ('{"eos_token_id": [[1]]}', "must be a token id or a list of them, got '[[1]]'"),
+        ('{"eos_token_id": -1}', "-1 is outside the vocabulary of"),
+        ('{"eos_token_id": [1, 151645]}', "151645 is outside the vocabulary of"),
+        ('{"eos_token_id": 5}', "5 is ordinary text"),
+    ],
+)
+def test_ends_that_cannot_be_are_refused(copy, text, message):
+    file = copy / "generation_config.json"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    refused(lambda: Tokenizer.load(copy), str(file), message)
 
 
 def test_a_missing_directory_is_refused(tmp_path):

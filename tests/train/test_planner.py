@@ -10,7 +10,7 @@ import pytest
 from tiny import assert_same, first_batch, make_roles, quick_compiles, write_models
 
 from tracelift_jax.config import GrpoConfig, LoraConfig, OptimizerConfig, RewardConfig, Sampling
-from tracelift_jax.models import hf
+from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.parallel.mesh import place_batch
 from tracelift_jax.train.losses import group_advantages
 from tracelift_jax.train.planner import make_steps
@@ -128,8 +128,8 @@ def test_the_second_pass_sees_the_ratio_of_the_first_update(full):
 @pytest.mark.parametrize("which", ["full", "lora"])
 def test_training_moves_the_planner_and_nothing_else(which, request):
     run = request.getfixturevalue(which)
-    before = hf.fingerprint(run.frozen["base"]["params"])
-    assert before == run.loaded.fingerprints["base"] == hf.fingerprint(run.loaded.base)
+    before = fingerprint(run.frozen["executor"]["params"])
+    assert before == run.loaded.fingerprints["executor"] == fingerprint(run.loaded.executor.params)
     # As a run begins: what the roles give out is donated at once.
     begun = init_state(run.loaded.trainable(0)[0], run.optimizer, 0)
     first = state = place_state(begun, run.loaded.mesh)[0]
@@ -137,7 +137,7 @@ def test_training_moves_the_planner_and_nothing_else(which, request):
     for _ in range(2):
         state, metrics = run.once(state, run.frozen, run.batch, run.done)
         assert metrics["optimizer/gradient_norm"] > 1e-3
-    assert hf.fingerprint(run.frozen["base"]["params"]) == before
+    assert fingerprint(run.frozen["executor"]["params"]) == before
     moved = [not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (start, state.trainable)), strict=True)]
     assert all(moved)
     # The old state was donated; the base, which starts as the same values, was not.
@@ -150,7 +150,7 @@ def test_what_is_trained_is_the_adapter_or_all_weights(full, lora):
     assert set(full.trainable) == {"params"}
     assert full.frozen["planner"] == {}
     assert set(lora.trainable) == {"lora"}
-    assert lora.frozen["planner"]["params"] is lora.frozen["base"]["params"]
+    assert lora.frozen["planner"]["params"] is lora.frozen["executor"]["params"]
 
 
 def test_a_fresh_adapter_is_the_base(lora):

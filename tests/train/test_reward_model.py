@@ -15,6 +15,7 @@ from tiny import TASK, TOKENIZER, assert_same, metrics, quick_compiles, run
 from tracelift_jax import config, gin_config
 from tracelift_jax.groups.source import DialGroups
 from tracelift_jax.models import build, hf
+from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import Transformer
 from tracelift_jax.parallel.mesh import MeshConfig, make_mesh
 from tracelift_jax.rollout.score import grade
@@ -266,15 +267,15 @@ def test_sft_lowers_the_loss(tuned):
 
 def test_the_tuned_base_is_written_as_it_was_trained(tuned):
     shape = hf.read_config(tuned.run_dir / "model")
-    params = hf.load(tuned.run_dir / "model", shape)
+    params = hf.load_params(tuned.run_dir / "model", shape)
     assert_same(params, jax.device_get(tuned.trained["params"]))
-    assert hf.fingerprint(params) == hf.fingerprint(tuned.trained["params"]) != hf.fingerprint(tuned.base)
+    assert fingerprint(params) == fingerprint(tuned.trained["params"]) != fingerprint(tuned.base)
 
 
 def test_sft_of_an_adapter_writes_the_merged_model(tmp_path):
     text = SFT + "config.Sft.lora = @config.LoraConfig()\n" + LORA
     tuned = finished(tmp_path, "sft", config.Sft, text, sft_start)
-    params = hf.load(tmp_path / "run" / "model", hf.read_config(tmp_path / "run" / "model"))
+    params = hf.load_params(tmp_path / "run" / "model", hf.read_config(tmp_path / "run" / "model"))
     merged = hf.merge_lora(tuned.base, tuned.trained["lora"], tuned.adapted)
     assert_same(params, jax.device_get(merged))
     np.testing.assert_array_equal(params["embedding"], tuned.base["embedding"])

@@ -34,8 +34,8 @@ from tracelift_jax.train.update import (
 
 def make_setup(model: Transformer) -> Setup:
     sampling = Sampling(max_tokens=5, temperature=0.7)
-    fixed = Fixed(open=(), close=(), ask=(), ask_directly=(), end=0)
-    return Setup(model, model, None, 2, sampling, sampling, RewardConfig(), "std", fixed)
+    fixed = Fixed(open=(), close=(), ask=(), ask_directly=(), ends=(0,))
+    return Setup(model, model, model, None, 2, sampling, sampling, RewardConfig(), "std", fixed)
 
 
 def ragged_batch(vocab: int) -> PolicyBatch:
@@ -62,7 +62,7 @@ def test_micro_batches_change_nothing(reduction):
     config = GrpoConfig(clip_low=0.9, clip_high=9.0, kl=0.1, reduction=reduction)
     loss = partial(policy_loss, make_setup(tiny.model), config)
     base = jax.tree.map(lambda x: 1.1 * x, tiny.params)
-    frozen, batch = {"planner": {}, "base": {"params": base}}, ragged_batch(tiny.config.vocab_size)
+    frozen, batch = {"planner": {}, "reference": {"params": base}}, ragged_batch(tiny.config.vocab_size)
     optimizer = optax.sgd(1.0)  # the parameters after it are those before less the gradient
     state = init_state({"params": jax.tree.map(jnp.asarray, tiny.params)}, optimizer, 0)
 

@@ -6,15 +6,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
-from tracelift_jax.models import hf
+from tracelift_jax.models import hf, peft
 from tracelift_jax.models.einsum import Lora
 from tracelift_jax.models.rubric import RubricHeads
-from tracelift_jax.models.transformer import ModelConfig, Transformer
+from tracelift_jax.models.transformer import ModelConfig, abstract_variables, init_variables
 from tracelift_jax.parallel.mesh import MeshConfig, parameter_shardings
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -31,9 +30,11 @@ def find(path: str) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A Qwen2 decoder to start from random weights; letters are DESIGN's dimensions.
+    """A decoder to start from random weights; letters are DESIGN's dimensions.
 
     Attributes:
+        family: the architecture. attention_bias: biases on all four attention projections, for families that leave it
+            open (qwen2 always has them, on three).
         width: D. ff_width: F. layers: L. heads: H. kv_heads: N. head_width: Q. vocab_size: V; 0 takes the tokenizer's.
     """
 
@@ -45,6 +46,8 @@ class Shape:
     head_width: int = 16
     vocab_size: int = 0
     rope_theta: float = 10_000.0
+    family: Literal["qwen2", "qwen3", "llama"] = "qwen2"
+    attention_bias: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -54,6 +57,10 @@ class Shape:
             self.heads % self.kv_heads == 0, f"Shape.kv_heads must divide heads = {self.heads}, got {self.kv_heads}"
         )
         require(self.head_width % 2 == 0, f"Shape.head_width must be even, got {self.head_width}")
+        require(
+            not (self.attention_bias and self.family == "qwen2"),
+            "Shape.attention_bias is for qwen3 and llama; qwen2 has its biases by itself",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Model:
         shape: of random weights.
         seed: of random weights.
         dtype: compute dtype. param_dtype: dtype of the parameters in memory.
+        weights: "int8" keeps the projections of frozen weights as int8, one scale for each output channel.
         remat: see `ModelConfig.remat`.
         scan_unroll: see `ModelConfig.scan_unroll`; 0 unrolls all layers (fastest on CPU).
         grow: copies of the last layers put on top of a loaded model, which change nothing at first (block expansion,
@@ -76,6 +84,7 @@ class Model:
     seed: int = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    weights: Literal["float", "int8"] = "float"
     remat: Literal["none", "dots", "full"] = "full"
     scan_unroll: int = 1
     grow: int = 0
@@ -85,6 +94,7 @@ class Model:
         require(self.scan_unroll >= 0, f"Model.scan_unroll must not be negative, got {self.scan_unroll}")
         require(self.grow >= 0, f"Model.grow must not be negative, got {self.grow}")
         require(not self.grow or bool(self.path), "Model.grow needs a path: random weights have Shape.layers")
+        require(not self.grow or self.weights == "float", 'Model.grow needs Model.weights = "float"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +105,30 @@ class LoraConfig(Lora):
         check_types(self)
         require(self.rank >= 1, f"LoraConfig.rank must be at least 1, got {self.rank}")
         require(0 <= self.dropout < 1, f"LoraConfig.dropout must lie in [0, 1), got {self.dropout}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """A PEFT adapter on the resident base: a planner's to go on with, or a reward model's with its heads.
+
+    Attributes:
+        path: its directory, as `tracelift export --adapter` or `peft` writes it.
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(bool(self.path), "Adapter.path must not be empty")
+
+
+def lora_shape(lora: LoraConfig | Adapter | None) -> Lora | None:
+    """Rank, scale and dropout of an adapter, fresh or in a directory.
+
+    Raises:
+        UserError: `lora.path` holds no adapter that we read.
+    """
+    return peft.read_adapter_config(find(lora.path)) if isinstance(lora, Adapter) else lora
 
 
 def model_config(model: Model, tokenizer_size: int) -> ModelConfig:
@@ -117,54 +151,66 @@ def model_config(model: Model, tokenizer_size: int) -> ModelConfig:
             kv_heads=s.kv_heads,
             head_width=s.head_width,
             rope_theta=s.rope_theta,
+            family=s.family,
+            qkv_bias=s.family == "qwen2" or s.attention_bias,
+            out_bias=s.attention_bias,
+            qk_norm=s.family == "qwen3",
         )
     return dataclasses.replace(
         config,
         dtype=model.dtype,
         param_dtype=model.param_dtype,
+        weights=model.weights,
         remat=model.remat,
         scan_unroll=min(model.scan_unroll or config.layers, config.layers),
     )
-
-
-def _init(config: ModelConfig, key: jax.Array) -> Any:
-    return Transformer(config).init(key, jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool))
 
 
 def _collection(config: ModelConfig, collection: str, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
     """One freshly initialised collection, made where it will live."""
 
     def make(key: jax.Array) -> Any:
-        return _init(config, key)[collection]
+        return init_variables(config, key)[collection]
 
-    shardings = parameter_shardings(jax.eval_shape(make, jax.random.key(0)), mesh, layout)
+    shardings = parameter_shardings(abstract_variables(config)[collection], mesh, layout)
     return jax.jit(lambda key: nn.meta.unbox(make(key)), out_shardings=shardings)(jax.random.key(seed))
-
-
-def _place(tree: Any, abstract: Any, mesh: Mesh, layout: MeshConfig) -> Any:
-    return jax.device_put(tree, parameter_shardings(abstract, mesh, layout))
 
 
 def load_base(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> Any:
     """The decoder's parameters on the mesh: read from `model.path`, or random."""
     if not model.path:
         return _collection(config, "params", model.seed, mesh, layout)
-    abstract = jax.eval_shape(lambda key: _init(config, key)["params"], jax.random.key(0))
     if not model.grow:
-        return _place(hf.load(find(model.path), config), abstract, mesh, layout)
-    loaded = hf.load(find(model.path), dataclasses.replace(config, layers=config.layers - model.grow))
-    return _place(_grown(loaded, model.grow), abstract, mesh, layout)
+        return hf.load_params(find(model.path), config, mesh, layout)
+    below = dataclasses.replace(config, layers=config.layers - model.grow)
+    shardings = parameter_shardings(abstract_variables(config)["params"], mesh, layout)
+    grow = jax.jit(lambda params: _grown(params, model.grow), out_shardings=shardings)
+    return grow(hf.load_params(find(model.path), below, mesh, layout))
 
 
 def _grown(params: dict[str, Any], grow: int) -> dict[str, Any]:
     """`params` with copies of its last `grow` layers on top, whose output projections are 0."""
 
-    def stack(path: tuple, layers: np.ndarray) -> np.ndarray:
-        silent = jax.tree_util.keystr(path, simple=True, separator="/") in ("attention/out/kernel", "mlp/down/kernel")
+    def stack(path: tuple, layers: jax.Array) -> jax.Array:
+        silent = jax.tree_util.keystr(path[:2], simple=True, separator="/") in ("attention/out", "mlp/down")
         above = layers[-grow:]
-        return np.concatenate([layers, np.zeros_like(above) if silent else above])
+        return jnp.concatenate([layers, jnp.zeros_like(above) if silent else above])
 
     return params | {"blocks": jax.tree_util.tree_map_with_path(stack, params["blocks"])}
+
+
+def load_lora(lora: LoraConfig | Adapter, config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
+    """The adapter on the mesh, read or fresh; `config.lora` is `lora_shape(lora)`."""
+    if not isinstance(lora, Adapter):
+        return init_lora(config, seed, mesh, layout)
+    shardings = parameter_shardings(abstract_variables(config)["lora"], mesh, layout)
+    return jax.device_put(peft.load_adapter(find(lora.path), config), shardings)
+
+
+def load_grader(adapter: Adapter, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> tuple[Any, Any]:
+    """A reward model's (adapter, heads) on the mesh."""
+    lora = load_lora(adapter, config, 0, mesh, layout)
+    return lora, place_heads(config, peft.load_heads(find(adapter.path), config), mesh, layout)
 
 
 def init_lora(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
@@ -190,7 +236,11 @@ def without_head(config: ModelConfig, params: dict[str, Any]) -> tuple[ModelConf
 
 def load_reward_model(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> tuple[Any, Any]:
     """A released-layout reward model's (decoder parameters, heads) on the mesh; `config` as `without_head` gives it."""
-    params, heads = hf.load_reward_model(find(model.path), config)
-    abstract = jax.eval_shape(lambda key: _init(config, key)["params"], jax.random.key(0))
-    head_shapes = jax.eval_shape(lambda k: _init_heads(config, k), jax.random.key(0))
-    return _place(params, abstract, mesh, layout), _place(heads, head_shapes, mesh, layout)
+    params, heads = hf.load_reward_model(find(model.path), config, mesh, layout)
+    return params, place_heads(config, heads, mesh, layout)
+
+
+def place_heads(config: ModelConfig, heads: Any, mesh: Mesh, layout: MeshConfig) -> Any:
+    """Heads read from a file, on the mesh."""
+    shapes = jax.eval_shape(lambda k: _init_heads(config, k), jax.random.key(0))
+    return jax.device_put(heads, parameter_shardings(shapes, mesh, layout))

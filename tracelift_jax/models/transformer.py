@@ -1,4 +1,4 @@
-"""A Qwen2 decoder over a tree of segments.
+"""A decoder (Qwen2/2.5, Qwen3, Llama 3) over a tree of segments.
 
 `model(tokens, valid, context)` reads tokens `[*lead, T]` that attend to themselves (causally) and to the segments
 of their ancestors, and returns their hidden states and their own segment. That one function serves prefill, decoding
@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from tracelift_jax.models.attention import attend
@@ -19,16 +20,36 @@ from tracelift_jax.models.segment import Context, Segment, context_length, expan
 
 
 @dataclasses.dataclass(frozen=True)
+class Llama3Rope:
+    """Llama 3.1's stretched rotary positions: long wavelengths times `factor`, short ones kept, a ramp between.
+
+    Attributes:
+        factor: by how much wavelengths above `original / low` grow.
+        low, high: wavelengths below `original / high` stay as they are.
+        original: positions the model was first trained on.
+    """
+
+    factor: float
+    low: float
+    high: float
+    original: int
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Shapes and numerics of a decoder; the letters are DESIGN's dimensions.
 
     Attributes:
+        family: which of the supported architectures it is; names it in files, and decides nothing else.
         vocab_size: V. width: D. ff_width: F. layers: L. heads: H. kv_heads: N, dividing H. head_width: Q, even.
-        rope_theta: base of the rotary positions' wavelengths. norm_eps: epsilon of the RMS norms.
-        qkv_bias: whether query, key and value projections have biases (Qwen2 does).
+        rope_theta: base of the rotary positions' wavelengths. rope_scaling: how they are stretched, or None.
+        norm_eps: epsilon of the RMS norms.
+        qkv_bias: whether query, key and value projections have biases (Qwen2 does). out_bias: the same of the output.
+        qk_norm: whether each head's queries and keys go through an RMS norm of their own (Qwen3).
         tie_embeddings: whether the output projection is the embedding transposed.
         lora: adapter on all seven projections, or None for the base as it is.
         dtype, param_dtype: what is computed in, what parameters are kept in. Logits and softmax are float32 always.
+        weights: "int8" keeps the projections' kernels as int8 with a float32 scale for each output channel.
         scan_unroll: how many layers one step of the scan holds; L is fastest on CPU, 1 compiles fastest.
         remat: what the backward pass recomputes: "none" (keeps all), "dots" (keeps matrix products) or "full" (keeps
             nothing).
@@ -41,13 +62,18 @@ class ModelConfig:
     heads: int
     kv_heads: int
     head_width: int
+    family: Literal["qwen2", "qwen3", "llama"] = "qwen2"
     rope_theta: float = 10_000.0
+    rope_scaling: Llama3Rope | None = None
     norm_eps: float = 1e-6
     qkv_bias: bool = True
+    out_bias: bool = False
+    qk_norm: bool = False
     tie_embeddings: bool = True
     lora: Lora | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    weights: Literal["float", "int8"] = "float"
     scan_unroll: int = 1
     remat: Literal["none", "dots", "full"] = "full"
 
@@ -69,13 +95,23 @@ class Frame:
     context_masks: tuple[Array, ...]
 
 
+def rotary_frequencies(config: ModelConfig) -> np.ndarray:
+    """float32 [Q/2] angles per position (arXiv 2104.09864), stretched as `rope_scaling` says (arXiv 2407.21783)."""
+    frequency = config.rope_theta ** -(np.arange(config.head_width // 2) / (config.head_width // 2))
+    if config.rope_scaling:
+        s = config.rope_scaling
+        turns = s.original * frequency / (2 * np.pi)  # within the positions first trained on
+        kept = np.clip((turns - s.low) / (s.high - s.low), 0, 1)
+        frequency = frequency * (kept + (1 - kept) / s.factor)
+    return frequency.astype(np.float32)
+
+
 def make_frame(config: ModelConfig, valid: Array, context: Context) -> Frame:
     """Positions and masks of tokens with validity `valid` [*lead, T] below `context`."""
     lead, length = valid.shape[:-1], valid.shape[-1]
     # Invalid slots repeat the position of the last valid token; nobody ever sees them.
     position = context_length(context, lead)[..., None] + jnp.cumsum(valid, -1, dtype=jnp.int32) - 1
-    exponent = jnp.arange(config.head_width // 2, dtype=jnp.float32) / (config.head_width // 2)
-    angle = position[..., None, None].astype(jnp.float32) * config.rope_theta**-exponent
+    angle = position[..., None, None].astype(jnp.float32) * rotary_frequencies(config)
     causal = jnp.tril(jnp.ones((length, length), bool))
     return Frame(
         sin=jnp.sin(angle),
@@ -93,22 +129,24 @@ def rotate(x: Array, sin: Array, cos: Array) -> Array:
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * scale in float32 (arXiv 1910.07467)."""
+    """x / rms(x) * scale in float32 (arXiv 1910.07467), over the last axis, whose logical name is `axis`."""
 
     config: ModelConfig
+    axis: str = "embed"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[..., D] to [..., D] in the compute dtype."""
-        init = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
-        scale = self.param("scale", init, (self.config.width,), self.config.param_dtype)
+        """[..., D] to [..., D], or [..., Q] to [..., Q], in the compute dtype."""
+        init = nn.with_logical_partitioning(nn.initializers.ones, (self.axis,))
+        scale = self.param("scale", init, x.shape[-1:], self.config.param_dtype)
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.config.norm_eps)
         return (x * jnp.asarray(scale, jnp.float32)).astype(self.config.dtype)
 
 
 def _project(config: ModelConfig, name: str, spec: str, shape: tuple[int, ...], bias: bool = False, scale: float = 1.0):
-    return Einsum(spec, shape, bias, config.lora, config.dtype, config.param_dtype, scale, name=name)
+    c = config
+    return Einsum(spec, shape, bias, c.lora, c.dtype, c.param_dtype, scale, c.weights, name=name)
 
 
 class Attention(nn.Module):
@@ -123,12 +161,15 @@ class Attention(nn.Module):
         q = _project(c, "query", "...D,DHQ->...HQ", (c.width, c.heads, c.head_width), c.qkv_bias)(x, deterministic)
         k = _project(c, "key", "...D,DNQ->...NQ", (c.width, c.kv_heads, c.head_width), c.qkv_bias)(x, deterministic)
         v = _project(c, "value", "...D,DNQ->...NQ", (c.width, c.kv_heads, c.head_width), c.qkv_bias)(x, deterministic)
+        if c.qk_norm:
+            q, k = RMSNorm(c, "head", name="query_norm")(q), RMSNorm(c, "head", name="key_norm")(k)
         q, k = rotate(q, frame.sin, frame.cos), rotate(k, frame.sin, frame.cos)
         pieces = [(*kv, mask) for kv, mask in zip(cache, frame.context_masks, strict=True)]
         mixed = attend(q, [*pieces, (k, v, frame.self_mask)])
         residual = (2 * c.layers) ** -0.5
         shape = (c.heads, c.head_width, c.width)
-        return _project(c, "out", "...HQ,HQD->...D", shape, scale=residual)(mixed, deterministic), (k, v)
+        out = _project(c, "out", "...HQ,HQD->...D", shape, c.out_bias, residual)
+        return out(mixed, deterministic), (k, v)
 
 
 class Mlp(nn.Module):
@@ -226,6 +267,16 @@ class Transformer(nn.Module):
             table = jnp.asarray(self.embedding, c.dtype)
             return jnp.einsum("...D,VD->...V", hidden, table, preferred_element_type=jnp.float32)
         return jnp.einsum("...D,DV->...V", hidden, jnp.asarray(self.head, c.dtype), preferred_element_type=jnp.float32)
+
+
+def init_variables(config: ModelConfig, key: Array) -> Any:
+    """Freshly drawn variables, each parameter boxed with its logical axis names."""
+    return Transformer(config).init(key, jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool))
+
+
+def abstract_variables(config: ModelConfig) -> Any:
+    """Shapes and dtypes of `init_variables`; nothing is computed."""
+    return jax.eval_shape(lambda key: init_variables(config, key), jax.random.key(0))
 
 
 def forward(

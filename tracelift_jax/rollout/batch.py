@@ -13,7 +13,7 @@ from tracelift_jax.rollout.sample import Sampling
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text import spans
 from tracelift_jax.text.numbers import Number, number_of
-from tracelift_jax.text.prompts import Pieces
+from tracelift_jax.text.prompts import ROLES, Pieces
 from tracelift_jax.text.spans import Automaton, BodyAutomaton, Tokens, pad
 from tracelift_jax.text.tokenizer import TokenBytes
 
@@ -53,8 +53,7 @@ class Sizes:
 
 def encode_problem(pieces: Pieces, sizes: Sizes, index: int, problem: Problem) -> PromptBatch | None:
     """One problem as arrays without B; None where it does not fit its room."""
-    prompts = pieces.prompts
-    framed = [pieces.problem(f, problem) for f in (prompts.planner, prompts.executor, prompts.reward_model)]
+    framed = [pieces.problem(role, problem) for role in ROLES]
     answer = pieces.answer(problem.answer)
     if max(map(len, framed)) > sizes.prompt or len(answer) > sizes.answer:
         return None
@@ -89,7 +88,7 @@ class Text:
 
 
 def make_text(pieces: Pieces, vocab_size: int) -> Text:
-    """The tables for one tokenizer and one set of prompts."""
+    """The tables for one tokenizer and one set of prompts, with rows for every role's `vocab_size` or more."""
     table = pieces.tokenizer.token_bytes(vocab_size)
     return Text(
         table=table,
@@ -100,18 +99,18 @@ def make_text(pieces: Pieces, vocab_size: int) -> Text:
 
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-    """The fixed token pieces and ids of a rollout."""
+    """The fixed token pieces of a rollout, and the tokens that end what a model writes."""
 
     open: tuple[int, ...]
     close: tuple[int, ...]
     ask: tuple[int, ...]
     ask_directly: tuple[int, ...]
-    end: int
+    ends: tuple[int, ...]
 
 
 def make_fixed(pieces: Pieces) -> Fixed:
     """The fixed pieces of `pieces`."""
-    return Fixed(pieces.open, pieces.close, pieces.ask, pieces.ask_directly, pieces.tokenizer.eos_id)
+    return Fixed(pieces.open, pieces.close, pieces.ask, pieces.ask_directly, pieces.tokenizer.ends)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +119,7 @@ class Setup:
 
     Attributes:
         planner, executor, reward_model: who writes, answers and grades; `reward_model` None grades nothing.
+        reference: the planner without its adapter, for the KL penalty.
         traces: G, traces a problem.
         planner_sampling, executor_sampling: how they draw.
         reward: what traces are rewarded for. normalize: see `GrpoConfig`.
@@ -128,6 +128,7 @@ class Setup:
 
     planner: Transformer
     executor: Transformer
+    reference: Transformer
     reward_model: Transformer | None
     traces: int
     planner_sampling: Sampling

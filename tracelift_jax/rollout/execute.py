@@ -48,8 +48,8 @@ def answers(
         Answers [*lead, samples, A] and verdicts int8 [*lead, samples].
     """
     lead = (*shown.end.shape[:-1], samples)
-    end, sampling = setup.fixed.end, setup.executor_sampling
-    drawn = sample(setup.executor, variables, shown.end, shown.context, lead, key, text.stop, end, sampling)
+    ends, sampling = setup.fixed.ends, setup.executor_sampling
+    drawn = sample(setup.executor, variables, shown.end, shown.context, lead, key, text.stop, ends, sampling)
     said = read_number(drawn.tokens.ids, drawn.tokens.valid, text.table)
     spread: Number = jax.tree.map(lambda x: expand(jnp.asarray(x), lead, trailing=jnp.ndim(x) - 1), batch.reference)
     verdicts = jnp.where(equal(said, spread), OK, WRONG).astype(jnp.int8)

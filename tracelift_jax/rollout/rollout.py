@@ -88,7 +88,7 @@ def sample_traces(setup: Setup, text: Text, weights: Weights, batch: PromptBatch
         lead,
         key,
         text.body.automaton,
-        setup.fixed.end,
+        setup.fixed.ends,
         setup.planner_sampling,
     )
 
@@ -98,8 +98,10 @@ def show_reasoning(setup: Setup, text: Text, traces: Samples) -> Tokens:
 
     Control tokens the planner may have drawn are no text and are left out.
     """
-    is_text = jnp.asarray(text.table.length)[traces.tokens.ids] > 0
-    written = Tokens(traces.tokens.ids, traces.tokens.valid & is_text)
+    ids = traces.tokens.ids
+    is_text = jnp.asarray(text.table.length)[ids] > 0
+    # A planner with a wider embedding can draw ids that the other roles lack; looked up there, they would give NaN.
+    written = Tokens(jnp.where(is_text, ids, 0), traces.tokens.valid & is_text)
     return splice(setup.fixed.open, written, setup.fixed.close, tail_when=~traces.stopped)
 
 

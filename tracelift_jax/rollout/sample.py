@@ -17,7 +17,7 @@ class Sampling:
     """How tokens are drawn.
 
     Attributes:
-        max_tokens: most tokens of one sample, the end token included.
+        max_tokens: most tokens of one sample, an end token included.
         temperature: divides the logits; 0 takes the most likely token.
         top_p: draws from the smallest set of tokens that holds this much probability (arXiv 1904.09751); 1: from all.
     """
@@ -39,10 +39,10 @@ class Samples:
     """What was drawn below each node.
 
     Attributes:
-        tokens: [*lead, T]; the stop string's last token and the end token are among them.
+        tokens: [*lead, T]; the stop string's last token and the end token drawn are among them.
         logprobs: float32 [*lead, T] under softmax(logits / temperature), before top-p; 0 where invalid.
         state: int32 [*lead], the stop automaton's state at the end.
-        stopped: bool [*lead], a stop string was completed. ended: bool [*lead], the end token was drawn.
+        stopped: bool [*lead], a stop string was completed. ended: bool [*lead], an end token was drawn.
     """
 
     tokens: Tokens
@@ -88,7 +88,7 @@ def sample(
     lead: tuple[int, ...],
     key: Array,
     stop: Automaton,
-    end: int,
+    ends: tuple[int, ...],
     sampling: Sampling,
 ) -> Samples:
     """Draws one continuation for every node of `lead` below `context`.
@@ -98,10 +98,10 @@ def sample(
         before: [*prefix, D], the hidden state of the last token shown, `prefix` a prefix of `lead`.
         context: all that was shown, outermost segment first.
         key: typed PRNG key; token t is drawn with `fold_in(key, t)`.
-        stop: accepts when a stop string is complete. end: the end token.
+        stop: accepts when a stop string is complete. ends: the end tokens.
 
     Returns:
-        Samples with T = `sampling.max_tokens`; a row stops at its stop string or end token, the loop when all have.
+        Samples with T = `sampling.max_tokens`; a row stops at its stop string or an end token, the loop when all have.
     """
     size = sampling.max_tokens
 
@@ -119,7 +119,7 @@ def sample(
             logprobs=at(samples.logprobs, jnp.where(open_rows, logprob, 0.0)),
             state=state,
             stopped=jnp.asarray(stop.accepting)[state],
-            ended=samples.ended | (open_rows & (token == end)),
+            ended=samples.ended | (open_rows & (token[..., None] == jnp.array(ends, jnp.int32)).any(-1)),
         )
 
     def body(loop: _Loop) -> _Loop:

@@ -1,32 +1,79 @@
 """Each role's prompt as token pieces, the problem always first.
 
-Every role reads `before + problem + after` as one segment per problem, shared by all that hangs below it. What follows
-is made of fixed pieces and the planner's own tokens, which are never decoded and tokenized again:
+Every role reads the problem, with what stands around it, as one segment per problem, shared by all that hangs below it.
+What follows is made of fixed pieces and the planner's own tokens, which are never decoded and tokenized again:
 
     planner     problem  open  ........................ the planner writes the body and `close`
     executor    problem  open  body close  ask ........ the executor writes its answer
     (baseline)  problem  ask_directly ................. the executor writes its answer
     reward      problem  open  body close  ............ graded at the last token
+
+A `Frame` is plain text for base models: `problem` is `begin before PROBLEM after`, where `begin` is the token that some
+tokenizers want in front of everything. A `Chat` is one user turn in the tokenizer's chat template, for models that were
+taught to chat. The template writes `head` in front of the turn's words and, behind them, `tail`: the end of the turn
+and the beginning of the model's own. The same pieces then hold:
+
+                problem                            ask, ask_directly
+    planner     head before PROBLEM after tail
+    executor    head before PROBLEM after          ask tail, ask_directly tail
+    reward      head before PROBLEM after
+
+so the executor reads the reasoning inside the user's turn. Control tokens come from the template (and from what the
+experiment's author writes around the problem) alone: in a problem or a reasoning their names are plain text.
 """
 
 import dataclasses
 from functools import cached_property
+from typing import Literal
 
 from tracelift_jax.checked import check_types, require
+from tracelift_jax.errors import UserError
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text.tokenizer import Tokenizer
+
+Role = Literal["planner", "executor", "reward_model"]
+ROLES: tuple[Role, ...] = ("planner", "executor", "reward_model")
+
+PROBLEM, REASONING, TASK_TYPE = "(7e1problem5c2)", "(7e1reasoning5c2)", "(7e1type5c2)"
+"""What stands in a rendered chat template for the problem, the reasoning and the task type."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """What stands around a problem: `before + problem + after`; "{task_type}" is filled in."""
+    """What stands around a problem: `before + problem + after`; "{task_type}" in `before` is filled in."""
 
     before: str = ""
     after: str = "\n"
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
     def text(self, problem: Problem) -> str:
         """The framed problem."""
         return self.before.replace("{task_type}", problem.task_type) + problem.text + self.after
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """A user turn around a problem, in the tokenizer's chat template.
+
+    Attributes:
+        system: the system message; "" sends none, and the template may have one of its own.
+        before, after: what stands around the problem; "{task_type}" in `before` is filled in.
+        thinking: whether models that can think before they answer (Qwen3) are to.
+    """
+
+    system: str = ""
+    before: str = ""
+    after: str = ""
+    thinking: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def turn(self, behind: str = "") -> str:
+        """The user's words, with marks for what is filled in; `behind` follows the problem."""
+        return self.before.replace("{task_type}", TASK_TYPE) + PROBLEM + self.after + behind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +84,12 @@ class Prompts:
         planner, executor, reward_model: what stands around the problem for each role.
         open, close: the tags; the prompt ends with `open`, the planner's trace with `close`.
         ask: asks the executor for its answer behind the reasoning. ask_directly: the same without reasoning.
-        stop: strings that end an answer; the end token always does.
+        stop: strings that end an answer; the end tokens always do.
     """
 
-    planner: Frame = Frame()
-    executor: Frame = Frame()
-    reward_model: Frame = Frame()
+    planner: Frame | Chat = Frame()
+    executor: Frame | Chat = Frame()
+    reward_model: Frame | Chat = Frame()
     open: str = "<reasoning>"
     close: str = "</reasoning>"
     ask: str = "\nAnswer:"
@@ -55,13 +102,58 @@ class Prompts:
         require(all(self.stop), "Prompts.stop must not hold an empty string")
         require(bool(self.ask and self.ask_directly), "Prompts.ask and Prompts.ask_directly must not be empty")
 
+    @property
+    def shared(self) -> bool:
+        """Whether planner and executor read the problem in the same words, up to the same token."""
+        return isinstance(self.planner, Frame) and self.planner == self.executor
+
+
+def _render(tokenizer: Tokenizer, role: Role, chat: Chat, turn: str) -> str:
+    """`turn` in the tokenizer's chat template.
+
+    Raises:
+        UserError: the template shows something else than the turn's words, or shows them twice.
+    """
+    text = tokenizer.chat(chat.system, turn, chat.thinking)
+    # Templates may strip the ends of a turn; in between, everything must be there as it was written, once.
+    if turn.strip() not in text or any(text.count(mark) != turn.count(mark) for mark in (PROBLEM, REASONING)):
+        raise UserError(
+            f"Prompts.{role}: the chat template of {tokenizer.where} does not show a user's words as they are, once; "
+            "use a Frame"
+        )
+    return text
+
+
+def _render_roles(tokenizer: Tokenizer, prompts: Prompts) -> dict[str, str]:
+    """The template text of every piece that has one, by the piece's name; what is filled in is marked."""
+    texts = {}
+    if isinstance(prompts.planner, Chat):
+        texts["planner"] = _render(tokenizer, "planner", prompts.planner, prompts.planner.turn())
+    if isinstance(prompts.reward_model, Chat):
+        turn = prompts.reward_model.turn(REASONING)
+        texts["reward_model"] = _render(tokenizer, "reward_model", prompts.reward_model, turn).split(REASONING)[0]
+    if isinstance(prompts.executor, Chat):
+        for ask in ("ask", "ask_directly"):
+            turn = prompts.executor.turn(REASONING + getattr(prompts, ask))
+            # Both begin alike, since the marks stand at the same place.
+            texts["executor"], texts[ask] = _render(tokenizer, "executor", prompts.executor, turn).split(REASONING)
+    return texts
+
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-    """The fixed pieces of `Prompts` as token ids."""
+    """The fixed pieces of `Prompts` as token ids.
+
+    Raises:
+        UserError: a role has a `Chat`, and the tokenizer no chat template for it.
+    """
 
     prompts: Prompts
     tokenizer: Tokenizer
+    templates: dict[str, str] = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "templates", _render_roles(self.tokenizer, self.prompts))
 
     @cached_property
     def open(self) -> tuple[int, ...]:
@@ -75,17 +167,26 @@ class Pieces:
 
     @cached_property
     def ask(self) -> tuple[int, ...]:
-        """The question behind a reasoning."""
-        return tuple(self.tokenizer.encode(self.prompts.ask))
+        """The question behind a reasoning, up to where the executor writes."""
+        return self._question("ask", self.prompts.ask)
 
     @cached_property
     def ask_directly(self) -> tuple[int, ...]:
-        """The question without reasoning."""
-        return tuple(self.tokenizer.encode(self.prompts.ask_directly))
+        """The question without reasoning, up to where the executor writes."""
+        return self._question("ask_directly", self.prompts.ask_directly)
 
-    def problem(self, frame: Frame, problem: Problem) -> list[int]:
-        """A framed problem."""
-        return self.tokenizer.encode(frame.text(problem))
+    def _question(self, piece: str, text: str) -> tuple[int, ...]:
+        if piece in self.templates:
+            return tuple(self.tokenizer.encode_template(self.templates[piece]))
+        return tuple(self.tokenizer.encode(text))
+
+    def problem(self, role: Role, problem: Problem) -> list[int]:
+        """A problem as `role` reads it."""
+        frame = getattr(self.prompts, role)
+        if isinstance(frame, Frame):
+            return [*self.tokenizer.begin, *self.tokenizer.encode(frame.text(problem))]
+        fill = {PROBLEM: problem.text, TASK_TYPE: problem.task_type}
+        return self.tokenizer.encode_template(self.templates[role], fill)
 
     def trace(self, reasoning: str) -> list[int]:
         """What a planner would write: the body and the closing tag."""
@@ -93,4 +194,6 @@ class Pieces:
 
     def answer(self, answer: str) -> list[int]:
         """What an executor would write: the canonical answer and the end token."""
-        return [*self.tokenizer.encode(f" {answer}"), self.tokenizer.eos_id]
+        # In a chat the answer begins the executor's turn; in plain text it follows the question's last word.
+        space = "" if isinstance(self.prompts.executor, Chat) else " "
+        return [*self.tokenizer.encode(space + answer), self.tokenizer.eos_id]

@@ -80,6 +80,36 @@ class Checkpoints:
         self._manager.close()
 
 
+def find_run(run_dir: str | Path) -> tuple[Path, int]:
+    """(`config.gin`, newest step with a checkpoint) of a run directory.
+
+    Raises:
+        UserError: it holds no run, or no checkpoint.
+    """
+    run_dir = Path(run_dir)
+    if not (run_dir / "config.gin").is_file():
+        raise UserError(f"{run_dir}: holds no run (no config.gin); give a directory that a training command has filled")
+    steps = [int(p.name) for p in (run_dir / "checkpoints").glob("*") if p.name.isdigit()]
+    if not steps:
+        raise UserError(f"{run_dir}: no checkpoint there; let the run train first")
+    return run_dir / "config.gin", max(steps)
+
+
+def restore_trained(run_dir: str | Path, like: Any) -> tuple[int, Any]:
+    """(step, trainable variables) of a run's newest checkpoint that can be read; `like` as for `Checkpoints.restore`.
+
+    Raises:
+        UserError: as `find_run`, or none of the checkpoints can be read.
+    """
+    find_run(run_dir)
+    checkpoints = Checkpoints(Path(run_dir) / "checkpoints")
+    found = checkpoints.restore(like)
+    checkpoints.close()
+    if found is None:
+        raise UserError(f"{run_dir}: no checkpoint there; let the run train first")
+    return found[0], found[1].trainable
+
+
 def _mend_scores(directory: Path) -> None:
     """Puts the worst score in place of one that is damaged: orbax reads all of them first, and fails at such a one."""
     for file in directory.glob("[0-9]*/metrics/metrics"):

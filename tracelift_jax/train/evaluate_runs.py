@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
-from tracelift_jax.errors import UserError
 from tracelift_jax.rollout.evaluate import Evaluator
+from tracelift_jax.train.checkpoint import find_run
 from tracelift_jax.train.planner_loop import Train, planner_weights, trained_planner
 from tracelift_jax.train.roles import load_roles
 from tracelift_jax.train.run import console
@@ -62,13 +62,9 @@ def run_eval(
 def _evaluate_run(
     load: Callable[[Sequence[str]], Train], run_dir: Path, changed: bool
 ) -> list[tuple[str, dict[str, float]]]:
-    if not (run_dir / "config.gin").is_file():
-        raise UserError(f"{run_dir}: holds no run (no config.gin); give a --run_dir that `tracelift train` has filled")
-    config = load([str(run_dir / "config.gin")])
-    steps = sorted(int(p.name) for p in (run_dir / "checkpoints").glob("*") if p.name.isdigit())
-    if not steps:
-        raise UserError(f"{run_dir}: no checkpoint there; run `tracelift train` first")
-    before, after, step = recorded(run_dir, 0), recorded(run_dir, steps[-1]), steps[-1]
+    file, step = find_run(run_dir)
+    config = load([str(file)])
+    before, after = recorded(run_dir, 0), recorded(run_dir, step)
     if changed or not before or not after:
         loaded = load_roles(config.roles, config.loss.normalize)
         evaluator: Evaluator = loaded.evaluator(config.evaluation)

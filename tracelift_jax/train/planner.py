@@ -63,7 +63,7 @@ def policy_loss(
     """GRPO on one (micro-)batch of groups, as (sum, weight), and its metrics.
 
     Args:
-        trainable, frozen: the planner's variables; `frozen["base"]` are the base's, for the KL penalty.
+        trainable, frozen: the planner's variables; `frozen["reference"]` are its base's, for the KL penalty.
         key: unused; adapters are trained without dropout here, or the first pass's ratio would not be 1.
     """
     del key
@@ -71,7 +71,7 @@ def policy_loss(
     logprobs = trace_logprobs(setup.planner, {**frozen["planner"], **trainable}, batch, temperature)
     base = None
     if config.kl:
-        base = jax.lax.stop_gradient(trace_logprobs(setup.executor, frozen["base"], batch, temperature))
+        base = jax.lax.stop_gradient(trace_logprobs(setup.reference, frozen["reference"], batch, temperature))
     mask = jnp.asarray(batch.traces.valid)
     return grpo_loss(logprobs, batch.logprobs, batch.advantage, mask, batch.counted, config, base)
 
@@ -123,7 +123,7 @@ def make_steps(
     loss_fn = partial(policy_loss, setup, loss)
 
     def roll(trainable, frozen, text: Text, reward_model, batch: PromptBatch, key: Array, step: Array) -> Rollout:
-        weights = Weights({**frozen["planner"], **trainable}, frozen["base"], reward_model)
+        weights = Weights({**frozen["planner"], **trainable}, frozen["executor"], reward_model)
         return rollout(setup, text, weights, batch, jax.random.fold_in(key, step))
 
     def train(state: TrainState, frozen, batch: PromptBatch, done: Rollout):

@@ -8,7 +8,6 @@ import numpy as np
 from jax import Array
 
 from tracelift_jax.checked import check_types, require
-from tracelift_jax.errors import UserError
 from tracelift_jax.models.build import find
 from tracelift_jax.parallel.mesh import check_batch, place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Weights
@@ -16,7 +15,7 @@ from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import Rollout
 from tracelift_jax.train.baseline import BaselineCounts
-from tracelift_jax.train.checkpoint import Checkpoints
+from tracelift_jax.train.checkpoint import restore_trained
 from tracelift_jax.train.data import problem_stream
 from tracelift_jax.train.losses import GrpoConfig
 from tracelift_jax.train.planner import make_steps
@@ -163,6 +162,7 @@ def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None
         load_host_state=training.load_host_state,
         evaluate=evaluate,
         score="eval/sampled/accuracy",
+        memory=loaded.memory(training.state.trainable, training.state.opt_state, config.batch_size),
         headline=HEADLINE | {"reward/faithful": "faithful"},
         on_step=on_step,
     )
@@ -171,20 +171,17 @@ def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None
 
 def planner_weights(loaded: Loaded, frozen: Any, trainable: Any) -> Weights:
     """All three roles' variables for a planner in training."""
-    return Weights({**frozen["planner"], **trainable}, frozen["base"], loaded.reward_model)
+    return Weights({**frozen["planner"], **trainable}, frozen["executor"], loaded.reward_model)
 
 
 def trained_planner(config: Train, loaded: Loaded, run_dir: str) -> tuple[int, Weights]:
     """The planner of a run's newest checkpoint, and its step.
 
     Raises:
-        UserError: the run has no checkpoint.
+        UserError: as `restore_trained`.
     """
-    training = PlannerTraining(config, loaded)
-    checkpoints = Checkpoints(find(run_dir) / "checkpoints")
-    found = checkpoints.restore(training.state)
-    checkpoints.close()
-    if found is None:
-        raise UserError(f"{run_dir}: no checkpoint there; run `tracelift train` first")
-    step, state, _ = found
-    return step, planner_weights(loaded, training.frozen, state.trainable)
+    trainable, frozen = loaded.trainable(config.seed)
+    optimizer = make_optimizer(config.optimizer, config.schedule.steps * config.passes)
+    like, _ = place_state(init_state(trainable, optimizer, config.seed), loaded.mesh)
+    step, trained = restore_trained(find(run_dir), like)
+    return step, planner_weights(loaded, frozen, trained)

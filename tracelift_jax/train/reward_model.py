@@ -17,29 +17,26 @@ from jax import Array
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.groups.schema import Group
 from tracelift_jax.groups.source import GroupSource
-from tracelift_jax.models import build, hf
 from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import token_logprobs
 from tracelift_jax.models.segment import last_valid
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, check_batch, make_mesh, place_batch
+from tracelift_jax.parallel.mesh import MeshConfig, check_batch, place_batch
 from tracelift_jax.rollout.evaluate import wilson
 from tracelift_jax.rollout.score import grade_hidden, read_traces
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.spans import Tokens, pad
-from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import eval_batches, problem_stream
 from tracelift_jax.train.losses import RewardModelLossConfig, Sums, dimension_loss, reward_model_loss
-from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
+from tracelift_jax.train.run import Parts, RunDir, Schedule, fit
+from tracelift_jax.train.start import start
 from tracelift_jax.train.update import (
     Layouts,
     OptimizerConfig,
     TrainState,
-    init_state,
     jit_step,
     make_optimizer,
-    place_state,
     require_divisible,
     supervised_step,
 )
@@ -110,7 +107,7 @@ def encode_group(pieces: Pieces, prompt_tokens: int, trace_tokens: int, index: i
     """One group as arrays without B; None where it does not fit."""
     del index
     problem = Problem(group.problem_id, group.problem, answer="", task_type=group.task_type)
-    statement = pieces.problem(pieces.prompts.reward_model, problem)
+    statement = pieces.problem("reward_model", problem)
     members = (group.positives[0], *group.negatives)
     traces = [[*pieces.open, *pieces.trace(member.reasoning)] for member in members]
     if len(statement) > prompt_tokens or max(map(len, traces)) > trace_tokens:
@@ -192,40 +189,28 @@ def held_out_metrics(sums: list[Sums]) -> dict[str, float]:
 
 
 def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) -> None:
-    """Trains, or continues training, and writes the result to `RUN_DIR/model`."""
-    tokenizer = Tokenizer.load(build.find(config.tokenizer or config.model.path))
-    pieces = Pieces(config.prompts, tokenizer)
-    mesh = make_mesh(config.mesh)
-    check_batch(mesh, "TrainRm.batch_size", config.batch_size // config.optimizer.accumulate)
-    shape = build.model_config(config.model, len(tokenizer))
-    shape, base = build.without_head(shape, build.load_base(config.model, shape, mesh, config.mesh))
-    heads = build.init_heads(shape, config.seed, mesh, config.mesh)
-    shape = dataclasses.replace(shape, lora=config.lora)
-    trainable, frozen = {"params": base, "heads": heads}, {}
-    if config.lora:
-        adapter = build.init_lora(shape, config.seed, mesh, config.mesh)
-        trainable, frozen = {"lora": adapter, "heads": heads}, {"params": base}
-    optimizer = make_optimizer(config.optimizer, config.schedule.steps)
-    start, layouts = place_state(init_state(trainable, optimizer, config.seed), mesh)
-    _, train_step, held_out = make_steps(config, shape, layouts)
-    encode = partial(encode_group, pieces, config.prompt_tokens, config.trace_tokens)
+    """Trains, or continues training, and writes the result to `RUN_DIR/model`, and an adapter to `RUN_DIR/adapter`."""
+    begin = start(config, graded=True)
+    check_batch(begin.mesh, "TrainRm.batch_size", config.batch_size // config.optimizer.accumulate)
+    _, train_step, held_out = make_steps(config, begin.shape, begin.layouts)
+    encode = partial(encode_group, begin.pieces, config.prompt_tokens, config.trace_tokens)
     stream = problem_stream(
         config.groups.groups("train"), batch_size=config.batch_size, seed=config.seed, encode=encode
     )
     held_out_groups = (config.held_out or config.groups).groups("test")
     test = eval_batches(held_out_groups, encode, config.batch_size, config.evaluation_groups)
-    held = [place_batch(dataclasses.replace(batch, real=real), mesh) for batch, _, real in test]
+    held = [place_batch(dataclasses.replace(batch, real=real), begin.mesh) for batch, _, real in test]
     require(bool(held), "TrainRm.prompt_tokens and TrainRm.trace_tokens: no held-out group fits; raise them")
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        return held_out_metrics([jax.device_get(held_out(state, frozen, batch)) for batch in held])
+        return held_out_metrics([jax.device_get(held_out(state, begin.frozen, batch)) for batch in held])
 
     def step(state: TrainState, batch: GroupBatch):
-        return *train_step(state, frozen, batch), None
+        return *train_step(state, begin.frozen, batch), None
 
     parts = Parts(
         step=step,
-        batches=((place_batch(batch, mesh), None) for batch in stream),
+        batches=((place_batch(batch, begin.mesh), None) for batch in stream),
         host_state=lambda: {"data": stream.get_state()},
         load_host_state=lambda host: stream.set_state(host["data"]),
         evaluate=evaluate,
@@ -236,11 +221,8 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
             "score/group_accuracy": "groups",
             "score/mae": "mae",
         },
+        memory=begin.memory(),
     )
-    state = fit(run, config.schedule, start, parts, stop_after)
+    state = fit(run, config.schedule, begin.state, parts, stop_after)
     if int(state.step) == config.schedule.steps:
-        params = state.trainable["params"] if not config.lora else hf.merge_lora(base, state.trainable["lora"], shape)
-        hf.save_reward_model(run.path / "model", params, state.trainable["heads"], shape)
-        tokenizer.save(run.path / "model")
-        fingerprint = hf.fingerprint(params, state.trainable["heads"])
-        console.print(f"wrote {run.path / 'model'} (fingerprint {fingerprint})")
+        begin.save(run.path, state)

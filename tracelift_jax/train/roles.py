@@ -1,7 +1,7 @@
 """The three roles of a run: their weights on the mesh, their tokenizer, and the static setup of a rollout."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import jax
@@ -9,11 +9,14 @@ from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.errors import UserError
-from tracelift_jax.models import build, hf
-from tracelift_jax.models.build import LoraConfig, Model
+from tracelift_jax.models import build
+from tracelift_jax.models.build import Adapter, LoraConfig, Model
+from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, check_batch, make_mesh
+from tracelift_jax.parallel.memory import device_bytes, same_buffers
+from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh
 from tracelift_jax.rollout.batch import Setup, Sizes, Text, encode_problem, make_fixed, make_text
+from tracelift_jax.rollout.caches import cache_bytes
 from tracelift_jax.rollout.evaluate import Evaluation, Evaluator
 from tracelift_jax.rollout.reward import RewardConfig
 from tracelift_jax.rollout.sample import Sampling
@@ -29,10 +32,11 @@ class Roles:
 
     Attributes:
         task: where problems come from.
-        base: the resident base: the executor as it is, and what the planner starts from.
+        base: the resident base, which every role uses that has no weights of its own.
         tokenizer: its directory; empty: the base's.
-        reward_model: a reward model's directory as a `Model`, or None where nothing is graded.
-        lora: the planner's adapter; None trains all weights of the planner.
+        lora: the planner's adapter: a fresh one, one to go on with, or None to train all weights of the planner.
+        reward_model: an adapter with heads on the resident base, or a whole model of its own; None grades nothing.
+        planner_model, executor_model: weights of its own for one of the two; None: the resident base.
         prompts: the words of the roles.
         prompt_tokens, answer_tokens: room for a framed problem and for a canonical answer with its end token; problems
             that do not fit are left out.
@@ -44,8 +48,10 @@ class Roles:
     task: Task
     base: Model
     tokenizer: str = ""
-    reward_model: Model | None = None
-    lora: LoraConfig | None = LoraConfig()
+    lora: LoraConfig | Adapter | None = LoraConfig()
+    reward_model: Model | Adapter | None = None
+    planner_model: Model | None = None
+    executor_model: Model | None = None
     prompts: Prompts = Prompts()
     prompt_tokens: int = 66
     answer_tokens: int = 4
@@ -65,6 +71,22 @@ class Roles:
                 self.reward_model is not None, f'Roles.reward_model must be set for reward kind "{self.reward.kind}"'
             )
         require(self.reward_model is None or bool(self.reward_model.path), "Roles.reward_model needs a path")
+        require(
+            self.planner_model is None or self.executor_model is None,
+            "Roles.planner_model and Roles.executor_model are not needed together: make one of them Roles.base",
+        )
+        require(
+            self.lora is not None or (self.planner_model or self.base).weights == "float",
+            'Roles.lora must be set where Model.weights = "int8": int8 weights cannot be trained',
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """A decoder on the mesh; roles that share weights hold the same arrays, not copies."""
+
+    shape: ModelConfig
+    params: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +94,8 @@ class Loaded:
     """Roles with their weights.
 
     Attributes:
-        shape: of the base. planner_shape: with the adapter. base: its parameters.
+        planner: what the planner starts from, without an adapter. executor: the executor.
+        planner_shape: the planner in training, with its adapter.
         reward_model: (variables, heads) or None. setup: the rollout's static part. text: its tables.
         fingerprints: of the frozen weights, written into every record.
     """
@@ -81,21 +104,41 @@ class Loaded:
     tokenizer: Tokenizer
     mesh: Mesh
     pieces: Pieces
-    shape: ModelConfig
+    planner: Decoder
+    executor: Decoder
     planner_shape: ModelConfig
-    base: Any
     reward_model: Any
     setup: Setup
     text: Text
     fingerprints: dict[str, str]
 
     def trainable(self, seed: int) -> tuple[Any, Any]:
-        """(trainable, frozen) variables of a fresh planner."""
-        frozen = {"planner": {"params": self.base}, "base": {"params": self.base}}
+        """(trainable, frozen) variables of a planner before training.
+
+        `frozen` holds what the planner keeps, the executor, and the KL penalty's reference: the planner's own base.
+        """
+        base = {"params": self.planner.params}
+        frozen = {"planner": base, "executor": {"params": self.executor.params}, "reference": base}
         if self.roles.lora:
-            return {"lora": build.init_lora(self.planner_shape, seed, self.mesh, self.roles.mesh)}, frozen
+            adapter = build.load_lora(self.roles.lora, self.planner_shape, seed, self.mesh, self.roles.mesh)
+            return {"lora": adapter}, frozen
         # The planner's own copy: the base stays what it is for the executor, and donation must not touch it.
-        return {"params": jax.tree.map(lambda x: x.copy(), self.base)}, {"planner": {}, "base": {"params": self.base}}
+        return {"params": jax.tree.map(lambda x: x.copy(), self.planner.params)}, frozen | {"planner": {}}
+
+    def memory(self, trainable: Any, opt_state: Any, batch_size: int) -> dict[str, int]:
+        """Bytes on the fullest device by what they hold; every buffer is counted once, however many roles use it."""
+        executor, planner = self.executor.params, self.planner.params
+        whole = [("executor's weights", executor), ("planner's base", planner)]
+        if self.reward_model is not None:
+            whole.append(("reward model's weights", self.reward_model[0]["params"]))
+        sharing = ", ".join(name.split("'")[0] for name, tree in whole if same_buffers(tree, executor))
+        trees = {f"base ({sharing})": executor}
+        trees |= {name: tree for name, tree in whole[1:] if not same_buffers(tree, executor)}
+        trees |= {"planner's weights": trainable["params"]} if "params" in trainable else {}
+        adapters = [self.reward_model[0].get("lora"), self.reward_model[1]] if self.reward_model is not None else []
+        trees |= {"adapters and heads": [trainable.get("lora"), *adapters], "optimizer": opt_state}
+        caches = cache_bytes(self.setup, self.roles.prompt_tokens, batch_size // batch_shards(self.mesh))
+        return device_bytes(trees) | {"key-value caches, at most": max(caches.values())}
 
     def encode(self):
         """Problem to arrays, for the data pipeline."""
@@ -136,23 +179,29 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
     Raises:
         UserError: a path, checkpoint or tokenizer cannot be used.
     """
-    tokenizer = Tokenizer.load(build.find(roles.tokenizer or roles.base.path))
+    words = roles.tokenizer or roles.base.path
+    tokenizer = Tokenizer.load(build.find(words), build.find(roles.base.path or words))
     pieces = Pieces(roles.prompts, tokenizer)
     mesh = make_mesh(roles.mesh)
-    shape = build.model_config(roles.base, len(tokenizer))
-    text = make_text(pieces, shape.vocab_size)
-    base = build.load_base(roles.base, shape, mesh, roles.mesh)
-    fingerprints = {"base": hf.fingerprint(base)}
-    planner_shape = dataclasses.replace(shape, lora=roles.lora)
+
+    @cache
+    def decoder(model: Model) -> Decoder:
+        shape = build.model_config(model, len(tokenizer))
+        return Decoder(shape, build.load_base(model, shape, mesh, roles.mesh))
+
+    planner, executor = decoder(roles.planner_model or roles.base), decoder(roles.executor_model or roles.base)
     grader, graded = None, None
+    fingerprints = {"executor": fingerprint(executor.params)}
+    if planner is not executor:
+        fingerprints["planner_base"] = fingerprint(planner.params)
     if roles.reward_model:
-        grader_shape, _ = build.without_head(build.model_config(roles.reward_model, len(tokenizer)), {})
-        params, heads = build.load_reward_model(roles.reward_model, grader_shape, mesh, roles.mesh)
-        grader, graded = Transformer(grader_shape), ({"params": params}, heads)
-        fingerprints["reward_model"] = hf.fingerprint(params, heads)
+        grader, graded = _load_grader(roles.reward_model, decoder(roles.base), len(tokenizer), mesh, roles.mesh)
+        fingerprints["reward_model"] = fingerprint(*graded)
+    planner_shape = dataclasses.replace(planner.shape, lora=build.lora_shape(roles.lora))
     setup = Setup(
         planner=Transformer(planner_shape),
-        executor=Transformer(shape),
+        executor=Transformer(executor.shape),
+        reference=Transformer(planner.shape),
         reward_model=grader,
         traces=roles.traces,
         planner_sampling=roles.planner,
@@ -161,4 +210,21 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
         normalize=normalize,
         fixed=make_fixed(pieces),
     )
-    return Loaded(roles, tokenizer, mesh, pieces, shape, planner_shape, base, graded, setup, text, fingerprints)
+    shapes = [planner.shape, executor.shape, *([grader.config] if grader else [])]
+    for shape in shapes:
+        tokenizer.check_vocabulary(shape.vocab_size)
+    text = make_text(pieces, max(shape.vocab_size for shape in shapes))
+    return Loaded(roles, tokenizer, mesh, pieces, planner, executor, planner_shape, graded, setup, text, fingerprints)
+
+
+def _load_grader(
+    model: Model | Adapter, base: Decoder, tokens: int, mesh: Mesh, layout: MeshConfig
+) -> tuple[Transformer, tuple[Any, Any]]:
+    """The reward model, and its (variables, heads): a model of its own, or the resident base with an adapter."""
+    if isinstance(model, Adapter):
+        shape = dataclasses.replace(base.shape, lora=build.lora_shape(model))
+        lora, heads = build.load_grader(model, shape, mesh, layout)
+        return Transformer(shape), ({"params": base.params, "lora": lora}, heads)
+    shape, _ = build.without_head(build.model_config(model, tokens), {})
+    params, heads = build.load_reward_model(model, shape, mesh, layout)
+    return Transformer(shape), ({"params": params}, heads)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tracelift_jax.checked import check_types, first_difference, require, to_jsonable
 from tracelift_jax.errors import UserError
+from tracelift_jax.parallel.memory import readable
 from tracelift_jax.train.checkpoint import Checkpoints
 from tracelift_jax.train.update import TrainState
 
@@ -151,6 +152,7 @@ class Parts:
         evaluate: held-out metrics of a state; the checkpoint's score is the value named `score`.
         score: name of the metric by which checkpoints are best.
         headline: metric names, short label each, for the progress line.
+        memory: bytes on the fullest device by what they hold, shown when the run starts.
     """
 
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array], Any]]
@@ -160,6 +162,7 @@ class Parts:
     evaluate: Callable[[TrainState], dict[str, float]]
     score: str
     headline: Mapping[str, str]
+    memory: Mapping[str, int]
     on_step: Callable[[int, Any, Any, dict[str, float]], None] = lambda step, note, aux, metrics: None
 
 
@@ -196,6 +199,7 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
         The state after the last step done.
     """
     run.begin()
+    console.print("memory per device: " + " · ".join(f"{what} {readable(n)}" for what, n in parts.memory.items()))
     checkpoints = Checkpoints(run.path / "checkpoints", schedule.keep)
     restored = checkpoints.restore(state)
     done = 0

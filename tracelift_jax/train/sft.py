@@ -7,10 +7,17 @@ The problem is encoded once, and the two branches hang below it:
                    \\-- branch 1:  ask_directly  ANSWER end
 
 Only the tokens in capitals, with the closing tag and the end token, are predicted.
+
+Where planner and executor read the problem in different words, as in chats, it is encoded once for each of the two:
+
+    planner's problem  --- branch 0:  open  REASONING close
+                       \\-- (nothing)
+    executor's problem --- branch 0:  open  reasoning close  ask  ANSWER end
+                       \\-- branch 1:  ask_directly  ANSWER end
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,27 +28,24 @@ from jax import Array
 from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
-from tracelift_jax.models import build, hf
 from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import shift, token_logprobs
 from tracelift_jax.models.segment import expand, last_valid
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, check_batch, make_mesh, place_batch
+from tracelift_jax.parallel.mesh import MeshConfig, check_batch, place_batch
 from tracelift_jax.tasks.problem import Problem, Task
-from tracelift_jax.text.prompts import Pieces, Prompts
+from tracelift_jax.text.prompts import Pieces, Prompts, Role
 from tracelift_jax.text.spans import Tokens, pad
-from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import eval_batches, problem_stream
 from tracelift_jax.train.losses import Sums
-from tracelift_jax.train.run import Parts, RunDir, Schedule, console, fit
+from tracelift_jax.train.run import Parts, RunDir, Schedule, fit
+from tracelift_jax.train.start import start
 from tracelift_jax.train.update import (
     Layouts,
     OptimizerConfig,
     TrainState,
-    init_state,
     jit_step,
     make_optimizer,
-    place_state,
     require_divisible,
     supervised_step,
 )
@@ -94,8 +98,8 @@ class SftBatch:
     """Problems with their branches.
 
     Attributes:
-        problem: [B, P]. branches: [B, 2, T].
-        weight: float32 [B, 2, T], 0 where nothing is to be predicted.
+        problem: [B, P], or [B, 2, P] as planner and executor read it. branches: [B, 2, T] or [B, 2, 2, T].
+        weight: float32, of the branches' shape, 0 where nothing is to be predicted.
     """
 
     problem: Tokens
@@ -106,27 +110,31 @@ class SftBatch:
 def encode(pieces: Pieces, config: Sft, index: int, problem: Problem) -> SftBatch | None:
     """One problem as arrays without B; None where it does not fit."""
     del index
-    reasoned = [
-        (pieces.open, 0.0),
-        (pieces.trace(problem.reasoning), 1.0),
-        (pieces.ask, 0.0),
-        (pieces.answer(problem.answer), 1.0),
-    ]
-    direct = [(pieces.ask_directly, 0.0), (pieces.answer(problem.answer), config.direct_weight)]
-    statement = pieces.problem(config.prompts.planner, problem)
-    branches = [[token for piece, _ in branch for token in piece] for branch in (reasoned, direct)]
-    if len(statement) > config.prompt_tokens or max(map(len, branches)) > config.branch_tokens:
+    answer = pieces.answer(problem.answer)
+
+    def reasoned(weight: float) -> list[tuple[Sequence[int], float]]:
+        return [(pieces.open, 0.0), (pieces.trace(problem.reasoning), weight)]
+
+    direct = [(pieces.ask_directly, 0.0), (answer, config.direct_weight)]
+    if config.prompts.shared:
+        readers: tuple[Role, ...] = ("planner",)
+        branches = [[*reasoned(1.0), (pieces.ask, 0.0), (answer, 1.0)], direct]
+    else:
+        readers = ("planner", "executor")
+        branches = [reasoned(1.0), [], [*reasoned(0.0), (pieces.ask, 0.0), (answer, 1.0)], direct]
+    statements = [pieces.problem(role, problem) for role in readers]
+    tokens = [[token for piece, _ in branch for token in piece] for branch in branches]
+    if max(map(len, statements)) > config.prompt_tokens or max(map(len, tokens)) > config.branch_tokens:
         return None
-    weight = np.zeros((2, config.branch_tokens), np.float32)
-    for row, branch in enumerate((reasoned, direct)):
+    weight = np.zeros((len(branches), config.branch_tokens), np.float32)
+    for row, branch in enumerate(branches):
         flat = [w for piece, w in branch for _ in piece]
         weight[row, : len(flat)] = flat
-    problem_tokens = pad([statement], config.prompt_tokens, pieces.tokenizer.pad_id)
-    return SftBatch(
-        Tokens(problem_tokens.ids[0], problem_tokens.valid[0]),
-        pad(branches, config.branch_tokens, pieces.tokenizer.pad_id),
-        weight,
-    )
+    shown = pad(statements, config.prompt_tokens, pieces.tokenizer.pad_id)
+    below = pad(tokens, config.branch_tokens, pieces.tokenizer.pad_id)
+    if config.prompts.shared:
+        return SftBatch(Tokens(shown.ids[0], shown.valid[0]), below, weight)
+    return SftBatch(shown, *jax.tree.map(lambda x: x.reshape(2, 2, -1), (below, weight)))
 
 
 def sft_loss(
@@ -147,7 +155,8 @@ def sft_loss(
     losses = -token_logprobs(model, variables, states, jnp.asarray(batch.branches.ids))
     weight = jnp.asarray(batch.weight)
     metrics: Sums = {
-        f"loss/{name}": ((losses * weight)[:, row].sum(), weight[:, row].sum()) for row, name in enumerate(BRANCHES)
+        f"loss/{name}": ((losses * weight)[..., row, :].sum(), weight[..., row, :].sum())
+        for row, name in enumerate(BRANCHES)
     }
     return ((losses * weight).sum(), weight.sum()), metrics
 
@@ -172,7 +181,7 @@ def make_steps(config: Sft, shape: ModelConfig, layouts: Layouts | None = None):
 
 def _evaluation(config: Sft, encode_one: Callable, held_out: Callable, frozen: Any, mesh: Mesh, size: int):
     batches = [
-        place_batch(dataclasses.replace(batch, weight=batch.weight * real[:, None, None]), mesh)
+        place_batch(dataclasses.replace(batch, weight=(batch.weight.T * real).T), mesh)
         for batch, _, real in eval_batches(config.task.problems("test"), encode_one, size, config.evaluation_problems)
     ]
 
@@ -188,41 +197,28 @@ def _evaluation(config: Sft, encode_one: Callable, held_out: Callable, frozen: A
 
 
 def run_sft(config: Sft, run: RunDir, stop_after: int | None = None) -> None:
-    """Trains, or continues training, and writes the result to `RUN_DIR/model`."""
-    tokenizer = Tokenizer.load(build.find(config.tokenizer))
-    pieces = Pieces(config.prompts, tokenizer)
-    mesh = make_mesh(config.mesh)
-    check_batch(mesh, "Sft.batch_size", config.batch_size // config.optimizer.accumulate)
-    shape = build.model_config(config.model, len(tokenizer))
-    base = build.load_base(config.model, shape, mesh, config.mesh)
-    shape = dataclasses.replace(shape, lora=config.lora)
-    if config.lora:
-        trainable, frozen = {"lora": build.init_lora(shape, config.seed, mesh, config.mesh)}, {"params": base}
-    else:
-        trainable, frozen = {"params": base}, {}
-    optimizer = make_optimizer(config.optimizer, config.schedule.steps)
-    start, layouts = place_state(init_state(trainable, optimizer, config.seed), mesh)
-    _, train_step, held_out = make_steps(config, shape, layouts)
-    encode_one = partial(encode, pieces, config)
+    """Trains, or continues training, and writes the result to `RUN_DIR/model`, and an adapter to `RUN_DIR/adapter`."""
+    begin = start(config, graded=False)
+    check_batch(begin.mesh, "Sft.batch_size", config.batch_size // config.optimizer.accumulate)
+    _, train_step, held_out = make_steps(config, begin.shape, begin.layouts)
+    encode_one = partial(encode, begin.pieces, config)
     stream = problem_stream(
         config.task.problems("train"), batch_size=config.batch_size, seed=config.seed, encode=encode_one
     )
 
     def step(state: TrainState, batch: SftBatch):
-        return *train_step(state, frozen, batch), None
+        return *train_step(state, begin.frozen, batch), None
 
     parts = Parts(
         step=step,
-        batches=((place_batch(batch, mesh), None) for batch in stream),
+        batches=((place_batch(batch, begin.mesh), None) for batch in stream),
         host_state=lambda: {"data": stream.get_state()},
         load_host_state=lambda host: stream.set_state(host["data"]),
-        evaluate=_evaluation(config, encode_one, held_out, frozen, mesh, config.batch_size),
+        evaluate=_evaluation(config, encode_one, held_out, begin.frozen, begin.mesh, config.batch_size),
         score="held_out/score",
         headline={"loss/reasoned": "reasoned", "loss/direct": "direct", "optimizer/gradient_norm": "|g|"},
+        memory=begin.memory(),
     )
-    state = fit(run, config.schedule, start, parts, stop_after)
+    state = fit(run, config.schedule, begin.state, parts, stop_after)
     if int(state.step) == config.schedule.steps:
-        params = state.trainable.get("params") or hf.merge_lora(base, state.trainable["lora"], shape)
-        hf.save(run.path / "model", params, shape)
-        tokenizer.save(run.path / "model")
-        console.print(f"wrote {run.path / 'model'} (fingerprint {hf.fingerprint(params)})")
+        begin.save(run.path, state)

@@ -1,0 +1,109 @@
+"""What supervised runs begin with: one model, whole or with an adapter, and for reward models its heads."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Protocol
+
+from jax.sharding import Mesh
+
+from tracelift_jax.models import build
+from tracelift_jax.models.build import LoraConfig, Model
+from tracelift_jax.models.transformer import ModelConfig
+from tracelift_jax.parallel.memory import device_bytes
+from tracelift_jax.parallel.mesh import MeshConfig, make_mesh
+from tracelift_jax.text.prompts import Pieces, Prompts
+from tracelift_jax.text.tokenizer import Tokenizer
+from tracelift_jax.train.result import Trained, write_adapter, write_model
+from tracelift_jax.train.run import Schedule, console
+from tracelift_jax.train.update import Layouts, OptimizerConfig, TrainState, init_state, make_optimizer, place_state
+
+
+class Supervised(Protocol):
+    """The part that `Sft` and `TrainRm` have in common."""
+
+    @property
+    def model(self) -> Model: ...  # noqa: D102
+    @property
+    def tokenizer(self) -> str: ...  # noqa: D102
+    @property
+    def lora(self) -> LoraConfig | None: ...  # noqa: D102
+    @property
+    def prompts(self) -> Prompts: ...  # noqa: D102
+    @property
+    def optimizer(self) -> OptimizerConfig: ...  # noqa: D102
+    @property
+    def schedule(self) -> Schedule: ...  # noqa: D102
+    @property
+    def mesh(self) -> MeshConfig: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A run before its first step.
+
+    Attributes:
+        shape: of the model, with its adapter. base: its parameters before training. origin: where they came from.
+        state: trainable `params` or `lora`, and `heads` of a reward model. frozen: the rest of the variables.
+    """
+
+    tokenizer: Tokenizer
+    pieces: Pieces
+    mesh: Mesh
+    shape: ModelConfig
+    base: Any
+    origin: Path | None
+    frozen: Any
+    state: TrainState
+    layouts: Layouts
+
+    def memory(self) -> dict[str, int]:
+        """Bytes on the fullest device; what a step computes with comes on top."""
+        trainable = self.state.trainable
+        return device_bytes(
+            {
+                "base": self.base,
+                "adapter and heads": {name: trainable[name] for name in trainable if name != "params"},
+                "optimizer": self.state.opt_state,
+            }
+        )
+
+    def trained(self, state: TrainState) -> Trained:
+        """What there is after training."""
+        return Trained(self.shape, self.base, state.trainable, self.origin, self.tokenizer)
+
+    def save(self, path: Path, state: TrainState) -> None:
+        """Writes `path/adapter`, where one was trained, and `path/model`, unless the base is int8."""
+        if self.shape.lora:
+            written = write_adapter(path / "adapter", self.trained(state))
+            console.print(f"wrote {path / 'adapter'} (fingerprint {written})")
+        if self.shape.weights == "float":
+            console.print(f"wrote {path / 'model'} (fingerprint {write_model(path / 'model', self.trained(state))})")
+
+
+def start(config: Supervised, graded: bool) -> Start:
+    """Reads the model of a run onto the mesh and makes what is trained.
+
+    Args:
+        graded: a reward model: with heads, and without an output projection.
+
+    Raises:
+        UserError: a path, checkpoint or tokenizer cannot be used.
+    """
+    own = build.find(config.model.path) if config.model.path else None
+    tokenizer = Tokenizer.load(build.find(config.tokenizer or config.model.path), own)
+    mesh = make_mesh(config.mesh)
+    shape = build.model_config(config.model, len(tokenizer))
+    base = build.load_base(config.model, shape, mesh, config.mesh)
+    if graded:
+        shape, base = build.without_head(shape, base)
+    shape = dataclasses.replace(shape, lora=config.lora)
+    trainable, frozen = {"params": base}, {}
+    if config.lora:
+        trainable, frozen = {"lora": build.init_lora(shape, config.seed, mesh, config.mesh)}, {"params": base}
+    if graded:
+        trainable["heads"] = build.init_heads(shape, config.seed, mesh, config.mesh)
+    optimizer = make_optimizer(config.optimizer, config.schedule.steps)
+    state, layouts = place_state(init_state(trainable, optimizer, config.seed), mesh)
+    return Start(tokenizer, Pieces(config.prompts, tokenizer), mesh, shape, base, own, frozen, state, layouts)
