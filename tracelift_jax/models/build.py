@@ -72,7 +72,8 @@ class Model:
         shape: of random weights.
         seed: of random weights.
         dtype: compute dtype. param_dtype: dtype of the parameters in memory.
-        weights: "int8" keeps the projections of frozen weights as int8, one scale for each output channel.
+        weights: "int8" keeps the projections of frozen weights as int8, one scale for each output channel. With all
+            layers unrolled (`scan_unroll`), compilers may turn all of them into floats at once.
         remat: see `ModelConfig.remat`.
         scan_unroll: see `ModelConfig.scan_unroll`; 0 unrolls all layers (fastest on CPU).
         grow: copies of the last layers put on top of a loaded model, which change nothing at first (block expansion,

@@ -34,8 +34,8 @@ def _filler(slot: Slot, dtype: str, int8: bool, tree: Any, shardings: tuple[Name
     out = jax.tree.unflatten(tree, shardings)
 
     def value(tensor: Array) -> Any:
-        ours = slot.to_ours(tensor).astype(dtype)
-        return quantize_kernel(ours, slot.contracted) if int8 else ours
+        ours = slot.to_ours(tensor)
+        return quantize_kernel(ours, slot.contracted) if int8 else ours.astype(dtype)
 
     def fill(stack: Any, tensor: Array, layer: Array) -> Any:
         put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=layer, axis=0)
