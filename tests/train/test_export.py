@@ -86,6 +86,65 @@ def test_a_moved_base_is_given_on_the_command_line(trained, tmp_path):
     assert outcome.code == 2 and str(tmp_path) in outcome.errors and outcome.errors.count("\n") == 1
 
 
+@pytest.fixture(scope="module")
+def supervised(tmp_path_factory):
+    """A reward model's run of one step that trains an adapter on the dial tokenizer's tiny base."""
+    folder = write_models(tmp_path_factory.mktemp("supervised"))
+    gin = folder / "rm.gin"
+    gin.write_text(
+        f"""
+from __gin__ import dynamic_registration
+from tracelift_jax import config
+
+config.TrainRm.groups = @config.DialGroups()
+config.DialGroups.task = @config.DialTask()
+config.DialTask.min_ops = 1
+config.DialTask.max_ops = 2
+config.DialTask.max_distractors = 0
+config.DialTask.train_size = 4
+config.DialTask.test_size = 4
+config.TrainRm.model = @config.Model()
+config.Model.path = '{folder / "base"}'
+config.Model.remat = 'none'
+config.TrainRm.lora = @config.LoraConfig()
+config.LoraConfig.rank = 2
+config.TrainRm.prompt_tokens = 30
+config.TrainRm.trace_tokens = 32
+config.TrainRm.batch_size = 4
+config.TrainRm.optimizer = @config.OptimizerConfig()
+config.OptimizerConfig.learning_rate = 1e-2
+config.TrainRm.schedule = @config.Schedule()
+config.Schedule.steps = 1
+"""
+    )
+    run("train-rm", f"--gin_file={gin}", f"--run_dir={folder / 'run'}")
+    return folder, gin
+
+
+@pytest.mark.parametrize("flag", [[], ["--adapter"]], ids=["model", "adapter"])
+def test_a_reward_models_export_is_what_its_run_wrote(supervised, tmp_path, flag):
+    folder, _ = supervised
+    run("export", folder / "run", f"--out={tmp_path}", *flag)
+    written = folder / "run" / ("adapter" if flag else "model")
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in written.iterdir()}
+    for file in written.iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_an_int8_reward_model_leaves_an_adapter_with_heads(supervised, tmp_path):
+    _, gin = supervised
+    run("train-rm", f"--gin_file={gin}", f"--run_dir={tmp_path / 'run'}", "--gin.Model.weights=int8")
+    assert not (tmp_path / "run" / "model").exists()
+    assert peft.read_adapter_config(tmp_path / "run" / "adapter").rank == 2
+    config = hf.read_config(supervised[0] / "base")
+    assert peft.load_heads(tmp_path / "run" / "adapter", config)["dimensions"].shape == (5, config.width, 5)
+    whole = tmp_path / "whole.gin"
+    whole.write_text("\n".join(line for line in gin.read_text().splitlines() if "ora" not in line))
+    outcome = command("train-rm", f"--gin_file={whole}", f"--run_dir={tmp_path / 'b'}", "--gin.Model.weights=int8")
+    assert outcome.code == 2
+    assert outcome.errors.startswith('tracelift: TrainRm.lora must be set where Model.weights = "int8"')
+
+
 def test_what_cannot_be_exported_is_one_line(trained, tmp_path):
     folder, _, _ = trained
 

@@ -106,6 +106,7 @@ def load_params(
         leaves, structure = jax.tree.flatten(sharding)
         read: Any = functools.partial(files.read, name, dtypes[name], slot.shape)
         tensor = jax.make_array_from_callback(slot.shape, _file_sharding(slot, leaves[0]), read)
+        tensor.block_until_ready()  # copies to a device are asynchronous, and hold their source on the host till then
         int8 = config.weights == "int8" and slot.contracted > 0
         fill = _filler(_plain(slot), config.param_dtype, int8, structure, tuple(leaves))
         stack = None if slot.layer is None else _leaf(tree, slot.path)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from jax.sharding import Mesh
 
+from tracelift_jax.checked import require
 from tracelift_jax.models import build
 from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.transformer import ModelConfig
@@ -91,6 +92,10 @@ def start(config: Supervised, graded: bool) -> Start:
     Raises:
         UserError: a path, checkpoint or tokenizer cannot be used.
     """
+    require(
+        config.lora is not None or config.model.weights == "float",
+        f'{type(config).__name__}.lora must be set where Model.weights = "int8": int8 weights cannot be trained',
+    )
     own = build.find(config.model.path) if config.model.path else None
     tokenizer = Tokenizer.load(build.find(config.tokenizer or config.model.path), own)
     mesh = make_mesh(config.mesh)
