@@ -184,7 +184,18 @@ def test_a_batch_that_does_not_fit_the_mesh(gin, run_dir):
     assert refused_train(gin, run_dir, *text) == "MeshConfig: data=3 x fsdp=1 x tensor=1 is not 1 devices"
 
 
-COMMANDS = ["sft", "train-rm", "train", "eval", "solve", "export"]
+COMMANDS = {
+    # name: how its example begins, and what its help must tell of
+    "sft": ("--gin_file", "--run_dir"),
+    "train-rm": ("--gin_file", "--run_dir"),
+    "train": ("--gin_file", "--run_dir"),
+    "eval": ("--run_dir", "--run_dir"),
+    "solve": ("--gin_file", "--run_dir"),
+    "export": ("runs/", "RUN_DIR"),
+    "score": ("in.jsonl out.jsonl --gin_file", "OUT.jsonl"),
+    "serve": ("--rm --gin_file", "--port"),
+    "build-groups": ("train.jsonl.gz --out", "--negatives"),
+}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -192,16 +203,17 @@ def test_help_shows_an_example(name, capsys):
     assert command(name, "--help").code == 0
     shown = capsys.readouterr().out
     example = shown.partition("example:\n")[2].strip()
-    assert example.startswith(f"tracelift {name} " + ("runs/" if name == "export" else "--"))
-    assert "--gin_file=F" in shown
-    assert ("RUN_DIR" if name == "export" else "--run_dir") in shown
+    begins, told = COMMANDS[name]
+    assert example.startswith(f"tracelift {name} {begins}")
+    assert ("--gin_file=F" in shown) == (name != "build-groups")
+    assert told in shown
 
 
 def test_help_lists_the_commands(capsys):
     assert command("--help").code == 0
     shown = capsys.readouterr().out
     for name in COMMANDS:
-        assert f"\n    {name} " in shown
+        assert f"\n    {name} " in shown or f"\n    {name}\n" in shown
 
 
 def test_a_real_process_says_one_line_and_exits_with_2(gin, run_dir):

@@ -15,7 +15,7 @@ GIN_FILE = """\
 BINDINGS = """\
   --gin.NAME=VALUE    a macro or binding on top of the files, repeatable: --gin.STEPS=20, --gin.Train.batch_size=8
 """
-USAGE = f"Every command takes\n{GIN_FILE}{BINDINGS}"
+USAGE = f"Every command but build-groups takes\n{GIN_FILE}{BINDINGS}"
 
 COMMANDS = {
     "sft": (
@@ -43,6 +43,18 @@ COMMANDS = {
         "write what a run trained as a directory that transformers, or peft, loads",
         "tracelift export runs/tracelift --out=exports/planner",
     ),
+    "score": (
+        "grade problems and reasonings of a file with a reward model; started again, it continues",
+        "tracelift score in.jsonl out.jsonl --gin_file=experiments/dial/score.gin",
+    ),
+    "serve": (
+        "serve a reward model over HTTP: POST /score, GET /health, GET /metrics",
+        "tracelift serve --rm --gin_file=experiments/dial/score.gin",
+    ),
+    "build-groups": (
+        "build same-problem groups with flawed traces from solved problems; started again, it continues",
+        "tracelift build-groups train.jsonl.gz --out=groups.jsonl --summary=groups.json",
+    ),
 }
 
 
@@ -60,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=what,
             description=what[0].upper() + what[1:] + ".",
-            epilog=f"{USAGE}\nexample:\n  {example}",
+            epilog=f"example:\n  {example}" if name == "build-groups" else f"{USAGE}\nexample:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -77,6 +89,15 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("run_dir", metavar="RUN_DIR", help="a run directory of train, train-rm or sft")
             sub.add_argument("--out", required=True, help="the directory to write; it must be new or empty")
             sub.add_argument("--adapter", action="store_true", help="the adapter alone, in PEFT's format")
+        elif name == "score":
+            sub.add_argument("source", metavar="IN.jsonl", help='lines of {"problem", "reasoning", ...}; may be gzip')
+            sub.add_argument("target", metavar="OUT.jsonl", help='the same lines with "score", "total" and "rubric"')
+        elif name == "serve":
+            sub.add_argument("--rm", action="store_true", required=True, help="a reward model is what is served")
+            sub.add_argument("--host", default="127.0.0.1", help="the address to listen on; 127.0.0.1 if not given")
+            sub.add_argument("--port", type=int, default=8000, help="8000 if not given; 0 takes a free one")
+        elif name == "build-groups":
+            _add_build_arguments(sub)
         else:
             sub.add_argument("--run_dir", required=True, help="where the run is kept; started again, it continues")
             sub.add_argument("--fresh", action="store_true", help="refuse a run directory that exists")
@@ -95,9 +116,27 @@ def _add_solve_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="print one JSON object a problem and nothing else")
 
 
+def _add_build_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("seeds", metavar="SEEDS.jsonl", help="problems and solutions in GSM8K's format; may be gzip")
+    sub.add_argument("--out", required=True, help="the JSONL file to write or to continue, a group a line")
+    sub.add_argument("--negatives", type=int, default=4, metavar="N", help="drop groups with fewer; 4 if not given")
+    sub.add_argument("--most", type=int, default=8, metavar="N", help="flawed traces a group at most; 8 if not given")
+    sub.add_argument("--seed", type=int, default=0, help="of the flaws; 0 if not given")
+    sub.add_argument("--summary", help="a JSON file for counts by flaw kind and drops by reason")
+
+
 def _start(command: str, files: Sequence[str], bindings: Sequence[str], args: argparse.Namespace) -> None:
     """Runs one command; heavy imports happen here, so that `--help` and bad flags answer at once."""
+    if command == "build-groups":
+        from tracelift_jax.groups.build import Recipe, run_build_groups
+
+        if files or bindings:
+            raise UserError("tracelift build-groups: takes no --gin_file and no --gin.NAME; see its --help")
+        run_build_groups(args.seeds, args.out, Recipe(args.negatives, args.most, args.seed), args.summary)
+        return
     from tracelift_jax import config, gin_config
+    from tracelift_jax.serve.files import run_score
+    from tracelift_jax.serve.server import run_serve
     from tracelift_jax.train.evaluate_runs import run_eval
     from tracelift_jax.train.export import run_export
     from tracelift_jax.train.planner_loop import run_train
@@ -132,6 +171,13 @@ def _start(command: str, files: Sequence[str], bindings: Sequence[str], args: ar
         return
     if not files:
         raise UserError(f"tracelift {command}: give --gin_file=F, for example: {COMMANDS[command][1]}")
+    if command in ("score", "serve"):
+        scorer = gin_config.load(config.Scorer, files, bindings).value
+        if command == "score":
+            run_score(scorer, args.source, args.target)
+        else:
+            run_serve(scorer, args.host, args.port)
+        return
     if args.stop_after is not None and args.stop_after < 1:
         raise UserError(f"--stop_after must be at least 1, got {args.stop_after}")
     root, run = {
@@ -161,3 +207,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -3,17 +3,20 @@
 Each class is defined where it is used, as a frozen dataclass that checks its values.
 """
 
+from tracelift_jax.groups.load import GroupFiles
 from tracelift_jax.groups.source import DialGroups, ImperfectDial
 from tracelift_jax.models.build import Adapter, LoraConfig, Model, Shape
 from tracelift_jax.parallel.mesh import MeshConfig
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.reward import RewardConfig
 from tracelift_jax.rollout.sample import Sampling
+from tracelift_jax.serve.scorer import Scorer, Service
 from tracelift_jax.tasks.dial import DialTask
 from tracelift_jax.tasks.gsm8k import Gsm8kTask
 from tracelift_jax.text.prompts import Chat, Frame, Prompts
 from tracelift_jax.train.losses import GrpoConfig, RewardModelLossConfig
 from tracelift_jax.train.planner_loop import Train
+from tracelift_jax.train.process_bench import ProcessBench
 from tracelift_jax.train.reward_model import TrainRm
 from tracelift_jax.train.roles import Roles
 from tracelift_jax.train.run import Schedule
@@ -27,6 +30,7 @@ __all__ = [
     "DialTask",
     "Evaluation",
     "Frame",
+    "GroupFiles",
     "GrpoConfig",
     "Gsm8kTask",
     "ImperfectDial",
@@ -34,12 +38,15 @@ __all__ = [
     "MeshConfig",
     "Model",
     "OptimizerConfig",
+    "ProcessBench",
     "Prompts",
     "RewardConfig",
     "RewardModelLossConfig",
     "Roles",
     "Sampling",
     "Schedule",
+    "Scorer",
+    "Service",
     "Sft",
     "Shape",
     "Train",

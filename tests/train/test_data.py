@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.tasks.problem import Problem
-from tracelift_jax.train.data import eval_batches, problem_stream
+from tracelift_jax.train.data import drawing_stream, eval_batches, problem_stream
 
 PROBLEMS = [Problem(f"p/{i}", "x" * i, str(i)) for i in range(23)]
 
@@ -53,6 +53,13 @@ def test_every_epoch_holds_each_problem_once_in_an_order_of_its_own():
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
     assert list(range(23)) not in epochs
+
+
+def test_the_order_is_the_one_it_has_always_been():
+    """Runs of before are to go on as they would have."""
+    first = [7, 9, 0, 8, 14, 20, 17, 6, 10, 22, 3, 19, 5, 2, 4, 16, 21, 18, 11, 12, 15, 13, 1]
+    second = [6, 12, 20, 13, 17, 14, 22, 19, 8, 3, 5, 0, 11, 2, 9, 1, 21, 16, 10, 18, 4, 7, 15]
+    assert rows(take(stream(batch_size=23, seed=7), 2)) == first + second
 
 
 def test_batches_run_across_epochs():
@@ -172,6 +179,48 @@ def test_dataclass_trees_are_stacked_leaf_by_leaf():
 def test_shapes_that_differ_are_an_error():
     with pytest.raises(ValueError, match="same structure"):
         next(stream(lambda row, problem: {"a": np.zeros(row)}, shuffle=False))
+
+
+def draw(row, problem, rng):
+    return None if row % 3 == 1 else {"index": np.int64(row), "drawn": rng.integers(2**62)}
+
+
+def draws(seed=0, batch_size=4):
+    return drawing_stream(PROBLEMS, batch_size=batch_size, seed=seed, encode=draw)
+
+
+def test_a_drawing_stream_has_the_order_of_the_other():
+    for seed in (0, 1, 2**32 - 1):
+        assert rows(take(draws(seed), 10)) == rows(take(stream(encode_some, seed=seed), 10))
+
+
+def test_draws_depend_on_seed_and_position_alone():
+    drawn = [int(x) for batch in take(draws(), 40) for x in batch["drawn"]]
+    assert len(set(drawn)) == 160  # none comes again, in this epoch or another
+    assert drawn == [int(x) for batch in take(draws(batch_size=8), 20) for x in batch["drawn"]]
+    assert not set(drawn) & {int(x) for batch in take(draws(seed=1), 40) for x in batch["drawn"]}
+
+
+@settings(max_examples=15, deadline=None)
+@given(before=st.integers(0, 12), seed=st.integers(0, 2**32 - 1), batch_size=st.integers(1, 9))
+def test_a_resumed_stream_draws_the_same(before, seed, batch_size):
+    first = draws(seed, batch_size)
+    take(first, before)
+    state = json.loads(json.dumps(first.get_state()))
+    expected = take(first, 5)
+    second = draws(seed, batch_size)
+    second.set_state(state)
+    same(take(second, 5), expected)
+
+
+def test_a_drawing_stream_drops_and_fails_like_the_other():
+    batches = draws()
+    take(batches, 40)
+    assert batches.dropped == 8
+    with pytest.raises(UserError, match="no problems"):
+        drawing_stream([], batch_size=1, seed=0, encode=draw)
+    with pytest.raises(UserError, match="not one of the 23 training problems fits"):
+        next(drawing_stream(PROBLEMS, batch_size=1, seed=0, encode=lambda row, problem, rng: None))
 
 
 def test_eval_batches_in_order_with_the_last_one_padded():

@@ -208,10 +208,30 @@ def load_lora(lora: LoraConfig | Adapter, config: ModelConfig, seed: int, mesh: 
     return jax.device_put(peft.load_adapter(find(lora.path), config), shardings)
 
 
-def load_grader(adapter: Adapter, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> tuple[Any, Any]:
-    """A reward model's (adapter, heads) on the mesh."""
-    lora = load_lora(adapter, config, 0, mesh, layout)
-    return lora, place_heads(config, peft.load_heads(find(adapter.path), config), mesh, layout)
+def load_grader(
+    model: Model | Adapter, base: tuple[ModelConfig, Any] | None, tokens: int, mesh: Mesh, layout: MeshConfig
+) -> tuple[ModelConfig, tuple[Any, Any]]:
+    """The shapes of a reward model, and its (variables, heads) on the mesh.
+
+    Args:
+        model: weights of its own, or an adapter with heads on the base.
+        base: the base's shapes and parameters, which an adapter shares; None where `model` needs none.
+        tokens: the tokenizer's size.
+
+    Raises:
+        UserError: the files cannot be used.
+        ValueError: an adapter without a base.
+    """
+    if not isinstance(model, Adapter):
+        config, _ = without_head(model_config(model, tokens), {})
+        params, heads = load_reward_model(model, config, mesh, layout)
+        return config, ({"params": params}, heads)
+    if base is None:
+        raise ValueError("an adapter needs its base")
+    config = dataclasses.replace(base[0], lora=lora_shape(model))
+    lora = load_lora(model, config, 0, mesh, layout)
+    heads = place_heads(config, peft.load_heads(find(model.path), config), mesh, layout)
+    return config, ({"params": base[1], "lora": lora}, heads)
 
 
 def init_lora(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:

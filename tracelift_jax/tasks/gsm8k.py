@@ -1,15 +1,13 @@
 """GSM8K and whatever is written like it: a question, and worked steps that end in `#### number`."""
 
-import contextlib
 import dataclasses
-import io
 import re
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tracelift_jax.errors import UserError
+from tracelift_jax.tasks.prepared import prepared_rows, write_prepared
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.tasks.rows import read_numbered, require
 
@@ -19,7 +17,6 @@ SPLITS = ("train", "test")
 _WHOLE = r"(?:\d{1,3}(?:[, ]\d{3})+|\d+)"
 _NUMBER = re.compile(rf"-?(?:{_WHOLE}(?:\.\d+|/0*[1-9]\d*)?|\.\d+)", re.ASCII)
 _CALCULATOR = re.compile(r"<<.*?>>")
-_INFO_FILE = "dataset_info.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Gsm8kTask:
         if split not in SPLITS:
             raise UserError(f'split "{split}": there are "train" and "test"')
         path = {"train": self.train, "test": self.test}[split]
-        rows = _prepared_rows(path, split) if Path(path).is_dir() else _file_rows(path)
+        rows = prepared_rows(path, split) if Path(path).is_dir() else _file_rows(path)
         return tuple(self._problem(row, where, f"gsm8k/{split}/{i}") for i, (where, row) in enumerate(rows))
 
     def _problem(self, row: Mapping[str, Any], where: str, problem_id: str) -> Problem:
@@ -80,8 +77,6 @@ def prepare(jsonl_by_split: Mapping[str, str | Path], out_dir: str | Path) -> Pa
     Raises:
         UserError: a file cannot be read, there is no field to keep, or the dataset is already there.
     """
-    import tensorflow_datasets as tfds  # here, not above: it is slow to import and most runs read files
-
     rows = {split: [row for _, row in read_numbered(path)] for split, path in jsonl_by_split.items()}
     everything = [row for split_rows in rows.values() for row in split_rows]
     texts = [{key for key, value in row.items() if isinstance(value, str)} for row in everything]
@@ -89,72 +84,8 @@ def prepare(jsonl_by_split: Mapping[str, str | Path], out_dir: str | Path) -> Pa
     if not fields:
         raise UserError("nothing to prepare: no field is text in every row of every split")
 
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        """The rows as they are. (`store_as_tfds_dataset` would do, but it imports TensorFlow.)"""
-
-        name = "gsm8k_rows"
-        VERSION = tfds.core.Version("1.0.0")
-        # Where checksums of downloads are sought. There are none, and the search imports importlib_resources,
-        # which tensorflow-datasets does not install on every Python.
-        code_path = None
-
-        def _info(self):
-            features = tfds.features.FeaturesDict({field: tfds.features.Text() for field in fields})
-            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
-
-        def _split_generators(self, dl_manager):
-            del dl_manager
-            return {split: self._generate_examples(split_rows) for split, split_rows in rows.items()}
-
-        def _generate_examples(self, split_rows: Iterable[Mapping[str, Any]]):
-            yield from ((i, {field: row[field] for field in fields}) for i, row in enumerate(split_rows))
-
-    builder = Builder(data_dir=str(out_dir), file_format="array_record")
-    target = Path(builder.data_dir)
-    if target.exists():
-        raise UserError(f"{target}: already there; remove it or choose another directory")
-    # The "download" folder and the progress bars have nothing to hold or tell here.
-    with (
-        tempfile.TemporaryDirectory() as unused,
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        builder.download_and_prepare(download_dir=unused)
-    return target
+    return write_prepared("gsm8k_rows", fields, rows, out_dir)
 
 
 def _file_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     return ((f"{path}:{number}", row) for number, row in read_numbered(path))
-
-
-def _prepared_rows(path: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a prepared dataset with bytes decoded; a place is DIR:SPLIT:ROW, rows counted from 1 as lines are."""
-    if not (Path(path) / _INFO_FILE).is_file():
-        inside = sorted(str(found.parent) for found in Path(path).glob(f"*/{_INFO_FILE}"))
-        inside += sorted(str(found.parent) for found in Path(path).glob(f"*/*/{_INFO_FILE}"))
-        hint = f"; did you mean {inside[0]}?" if inside else ""
-        raise UserError(f"{path}: not the versioned directory of a tensorflow-datasets dataset (no {_INFO_FILE}){hint}")
-    import tensorflow_datasets as tfds  # here, not above: it is slow to import and most runs read files
-
-    try:
-        builder = tfds.builder_from_directory(path)
-        if split not in builder.info.splits:
-            there = ", ".join(f'"{name}"' for name in builder.info.splits)
-            raise UserError(f'{path}: no split "{split}"; there are {there}')
-        source = builder.as_data_source(split=split)  # pyright: ignore[reportCallIssue]  (decorated, untyped)
-        rows = [source[i] for i in range(len(source))]
-    except NotImplementedError:
-        raise UserError(f"{path}: not in array_record; prepare it again with that file format") from None
-    except UserError:
-        raise
-    except Exception as error:  # whatever a damaged dataset trips over, several libraries down
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise UserError(f"{path}: the prepared dataset cannot be read ({reason})") from None
-    return ((f"{path}:{split}:{i + 1}", _decode(row, f"{path}:{split}:{i + 1}")) for i, row in enumerate(rows))
-
-
-def _decode(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    try:
-        return {key: value.decode() if isinstance(value, bytes) else value for key, value in row.items()}
-    except UnicodeDecodeError:
-        raise UserError(f"{where}: not UTF-8") from None

@@ -15,6 +15,7 @@ class Problem:
         answer: the reference answer in canonical form, for example "18", "-3/4" or "0.5".
         reasoning: reference reasoning without tags, or "" where the source has none.
         task_type: the kind of problem, written into the reward model's prompt.
+        task_name: "math" or "code", likewise.
     """
 
     problem_id: str
@@ -22,6 +23,7 @@ class Problem:
     answer: str
     reasoning: str = ""
     task_type: str = "math"
+    task_name: str = "math"
 
 
 class Task(Protocol):

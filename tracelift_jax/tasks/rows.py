@@ -24,10 +24,15 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 
 def read_numbered(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     """As `read_jsonl`, each row with its line number: they count from 1, and blank lines count but give no row."""
-    rows = [(number, _parse(line, f"{path}:{number}")) for number, line in _lines(path) if line.strip()]
+    rows = list(stream_jsonl(path))
     if not rows:
         raise UserError(f"{path}: the file is empty; it should hold one JSON object a line")
     return rows
+
+
+def stream_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As `read_numbered`, one row after the other: of a file of any size, and maybe without rows."""
+    return ((number, _parse(line, f"{path}:{number}")) for number, line in _lines(path) if line.strip())
 
 
 def require(row: Mapping[str, Any], field: str, where: str) -> str:

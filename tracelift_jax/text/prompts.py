@@ -23,6 +23,7 @@ experiment's author writes around the problem) alone: in a problem or a reasonin
 """
 
 import dataclasses
+import re
 from functools import cached_property
 from typing import Literal
 
@@ -34,13 +35,22 @@ from tracelift_jax.text.tokenizer import Tokenizer
 Role = Literal["planner", "executor", "reward_model"]
 ROLES: tuple[Role, ...] = ("planner", "executor", "reward_model")
 
-PROBLEM, REASONING, TASK_TYPE = "(7e1problem5c2)", "(7e1reasoning5c2)", "(7e1type5c2)"
-"""What stands in a rendered chat template for the problem, the reasoning and the task type."""
+PROBLEM, REASONING, TASK_TYPE, TASK_NAME = "(7e1problem5c2)", "(7e1reasoning5c2)", "(7e1type5c2)", "(7e1name5c2)"
+"""What stands in a rendered chat template for the problem, the reasoning, the task type and the task name."""
+
+
+def _fill(words: str, task_type: str, task_name: str) -> str:
+    """`words` with "{task_type}" and "{task_name}" filled in."""
+    values = {"{task_type}": task_type, "{task_name}": task_name}
+    return re.sub("{task_type}|{task_name}", lambda found: values[found[0]], words)
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """What stands around a problem: `before + problem + after`; "{task_type}" in `before` is filled in."""
+    """What stands around a problem: `before + problem + after`.
+
+    "{task_type}" and "{task_name}" in `before` are filled in.
+    """
 
     before: str = ""
     after: str = "\n"
@@ -50,7 +60,7 @@ class Frame:
 
     def text(self, problem: Problem) -> str:
         """The framed problem."""
-        return self.before.replace("{task_type}", problem.task_type) + problem.text + self.after
+        return _fill(self.before, problem.task_type, problem.task_name) + problem.text + self.after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Chat:
 
     Attributes:
         system: the system message; "" sends none, and the template may have one of its own.
-        before, after: what stands around the problem; "{task_type}" in `before` is filled in.
+        before, after: what stands around the problem; "{task_type}" and "{task_name}" in `before` are filled in.
         thinking: whether models that can think before they answer (Qwen3) are to.
     """
 
@@ -73,7 +83,7 @@ class Chat:
 
     def turn(self, behind: str = "") -> str:
         """The user's words, with marks for what is filled in; `behind` follows the problem."""
-        return self.before.replace("{task_type}", TASK_TYPE) + PROBLEM + self.after + behind
+        return _fill(self.before, TASK_TYPE, TASK_NAME) + PROBLEM + self.after + behind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Prompts:
     Attributes:
         planner, executor, reward_model: what stands around the problem for each role.
         open, close: the tags; the prompt ends with `open`, the planner's trace with `close`.
+        space: stands on both sides of a reasoning that is given as text, between it and the tags.
         ask: asks the executor for its answer behind the reasoning. ask_directly: the same without reasoning.
         stop: strings that end an answer; the end tokens always do.
     """
@@ -92,6 +103,7 @@ class Prompts:
     reward_model: Frame | Chat = Frame()
     open: str = "<reasoning>"
     close: str = "</reasoning>"
+    space: str = " "
     ask: str = "\nAnswer:"
     ask_directly: str = "Answer:"
     stop: tuple[str, ...] = ()
@@ -185,12 +197,37 @@ class Pieces:
         frame = getattr(self.prompts, role)
         if isinstance(frame, Frame):
             return [*self.tokenizer.begin, *self.tokenizer.encode(frame.text(problem))]
-        fill = {PROBLEM: problem.text, TASK_TYPE: problem.task_type}
+        fill = {PROBLEM: problem.text, TASK_TYPE: problem.task_type, TASK_NAME: problem.task_name}
         return self.tokenizer.encode_template(self.templates[role], fill)
+
+    def cut_problem(self, role: Role, problem: Problem, room: int) -> list[int] | None:
+        """A problem as `role` reads it in at most `room` tokens: its text cut at the end, what stands around it whole.
+
+        Returns:
+            None where not even the words around it fit.
+        """
+
+        def begun(letters: int) -> list[int]:
+            return self.problem(role, dataclasses.replace(problem, text=problem.text[:letters]))
+
+        whole = begun(len(problem.text))
+        if len(whole) <= room:
+            return whole
+        fits, too_many = -1, len(problem.text)
+        found = None
+        while too_many - fits > 1:
+            letters = (fits + too_many) // 2
+            ids = begun(letters)
+            if len(ids) <= room:
+                fits, found = letters, ids
+            else:
+                too_many = letters
+        return found
 
     def trace(self, reasoning: str) -> list[int]:
         """What a planner would write: the body and the closing tag."""
-        return self.tokenizer.encode(f" {reasoning} {self.prompts.close}")
+        space = self.prompts.space
+        return self.tokenizer.encode(f"{space}{reasoning}{space}{self.prompts.close}")
 
     def answer(self, answer: str) -> list[int]:
         """What an executor would write: the canonical answer and the end token."""

@@ -25,6 +25,12 @@ Encode = Callable[[int, T], Arrays | None]
 Must depend on its arguments alone, and is called from a thread of its own.
 """
 
+DrawingEncode = Callable[[int, T, np.random.Generator], Arrays | None]
+"""`Encode` with random draws: the generator differs each time a problem comes up.
+
+Whether a problem fits must not depend on the draws. The generator must not be kept: it is used again.
+"""
+
 
 class ProblemStream(grain.DatasetIterator):
     """The iterator `problem_stream` returns: batches, and `get_state()`/`set_state()` with a small JSON-able state.
@@ -80,16 +86,35 @@ def problem_stream(
     Raises:
         UserError: there are no problems; or, from `next`, not one of them fits.
     """
+    encoder = _Encoder(encode, len(problems))
+    return _batched(_ordered(problems, seed, shuffle, num_epochs).map(encoder), encoder, batch_size)
+
+
+def drawing_stream(problems: Sequence[T], *, batch_size: int, seed: int, encode: DrawingEncode[T]) -> ProblemStream:
+    """`problem_stream`, endless and shuffled, for an `encode` that draws.
+
+    The problems come in the order of `problem_stream`. What is drawn depends on `seed` and the position in the stream
+    alone, so a resumed stream draws what the first would have.
+    """
+    encoder = _Encoder(encode, len(problems))
+    return _batched(_ordered(problems, seed).random_map(encoder), encoder, batch_size)
+
+
+def _ordered(
+    problems: Sequence[T], seed: int, shuffle: bool = True, num_epochs: int | None = None
+) -> grain.MapDataset[tuple[int, T]]:
+    """(row, problem) pairs in the order of the stream."""
     if not len(problems):
         raise UserError("the training data has no problems")
-    encoder = _Encoder(encode, len(problems))
     rows = grain.MapDataset.source(_Numbered(problems)).seed(seed)
-    rows = (rows.shuffle() if shuffle else rows).repeat(num_epochs)
+    return (rows.shuffle() if shuffle else rows).repeat(num_epochs)
+
+
+def _batched(encoded: grain.MapDataset, encoder: "_Encoder", batch_size: int) -> ProblemStream:
     # One thread: encoding is far faster than a step, and tokenizers need not be safe to call from several.
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * batch_size)
     # Batching comes after `to_iter_dataset`, which is where grain discards the elements that are None.
-    batches = rows.map(encoder).to_iter_dataset(ahead).batch(batch_size, drop_remainder=True)
-    return ProblemStream(iter(batches), encoder)
+    return ProblemStream(iter(encoded.to_iter_dataset(ahead).batch(batch_size, drop_remainder=True)), encoder)
 
 
 def eval_batches(
@@ -140,14 +165,14 @@ class _Numbered(Generic[T]):
 class _Encoder(Generic[T]):
     """`encode` that remembers the rows it dropped, and fails where a stream would search for ever."""
 
-    def __init__(self, encode: Encode[T], count: int):
+    def __init__(self, encode: Callable[..., Arrays | None], count: int):
         self._encode = encode
         self._count = count
         self.dropped: set[int] = set()
 
-    def __call__(self, numbered: tuple[int, T]) -> Arrays | None:
+    def __call__(self, numbered: tuple[int, T], *rng: np.random.Generator) -> Arrays | None:
         row, problem = numbered
-        arrays = self._encode(row, problem)
+        arrays = self._encode(row, problem, *rng)
         if arrays is None:
             self.dropped.add(row)
             if len(self.dropped) == self._count:

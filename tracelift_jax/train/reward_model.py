@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
-from tracelift_jax.groups.schema import Group
 from tracelift_jax.groups.source import GroupSource
 from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import token_logprobs
@@ -24,13 +24,16 @@ from tracelift_jax.models.transformer import ModelConfig, Transformer
 from tracelift_jax.parallel.mesh import MeshConfig, check_batch, place_batch
 from tracelift_jax.rollout.evaluate import wilson
 from tracelift_jax.rollout.score import grade_hidden, read_traces
-from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text.prompts import Pieces, Prompts
-from tracelift_jax.text.spans import Tokens, pad
-from tracelift_jax.train.data import eval_batches, problem_stream
+from tracelift_jax.text.spans import Tokens
+from tracelift_jax.train.data import drawing_stream, eval_batches
+from tracelift_jax.train.group_batch import GroupBatch, TooLong, encode_group
 from tracelift_jax.train.losses import RewardModelLossConfig, Sums, dimension_loss, reward_model_loss
+from tracelift_jax.train.process_bench import ProcessBench, read_solutions
 from tracelift_jax.train.run import Parts, RunDir, Schedule, fit
 from tracelift_jax.train.start import start
+from tracelift_jax.train.trust_grade import Judge
+from tracelift_jax.train.trust_report import REPORT, write_report
 from tracelift_jax.train.update import (
     Layouts,
     OptimizerConfig,
@@ -47,26 +50,35 @@ class TrainRm:
     """`tracelift train-rm`: a reward model from groups.
 
     Attributes:
-        groups: where groups come from; the first positive and all negatives of each are used.
+        groups: where groups come from. Each time one comes up, a positive and `negatives` of its negatives are drawn
+            anew, without replacement, or with it where there are fewer. Groups without a negative are left out.
+        negatives: how many. Held-out groups are read with their first positive and first negatives, always the same;
+            where there are fewer, the first come again.
         held_out: where held-out groups come from (their test split); None: `groups`.
         model: the backbone to start from. lora: train an adapter (merged in the result), or None for all weights.
         tokenizer: its directory; empty: the model's.
         prompts: the words around problem and reasoning.
-        prompt_tokens, trace_tokens: room for a framed problem and for a trace with its tags; groups that do not fit
-            are left out.
+        prompt_tokens, trace_tokens: room for a framed problem and for a trace with its tags.
+        too_long: what is done where that is not enough (`train.group_batch` has the particulars). "leave_out": the
+            group is left out. "cut_problem": the end of the problem's text is cut, never a trace: a group with a longer
+            trace is left out. "reference": problem and trace together are cut on the right at prompt_tokens +
+            trace_tokens, so that a long trace loses its end; all traces are read at that width, which costs time.
         batch_size: groups a step, over all devices.
         loss, optimizer, schedule, mesh, seed: how it is trained.
         evaluation_groups: held-out groups.
+        process_bench: first wrong steps to find, for the report behind the last step; None: none.
     """
 
     groups: GroupSource
     model: Model
+    negatives: int = 4
     held_out: GroupSource | None = None
     lora: LoraConfig | None = None
     tokenizer: str = ""
     prompts: Prompts = Prompts()
     prompt_tokens: int = 66
     trace_tokens: int = 48
+    too_long: TooLong = "leave_out"
     batch_size: int = 32
     loss: RewardModelLossConfig = RewardModelLossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -74,52 +86,20 @@ class TrainRm:
     mesh: MeshConfig = MeshConfig()
     seed: int = 0
     evaluation_groups: int = 512
+    process_bench: ProcessBench | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
-        for field in ("prompt_tokens", "trace_tokens", "batch_size", "evaluation_groups"):
+        for field in ("negatives", "prompt_tokens", "trace_tokens", "batch_size", "evaluation_groups"):
             require(getattr(self, field) >= 1, f"TrainRm.{field} must be at least 1, got {getattr(self, field)}")
+        require(
+            self.too_long != "reference" or self.trace_tokens >= 2,
+            'TrainRm.trace_tokens must be at least 2 where TrainRm.too_long = "reference"',
+        )
         require_divisible("TrainRm.batch_size", self.batch_size, self.optimizer)
         require(
             bool(self.tokenizer or self.model.path), "TrainRm.tokenizer must be set where TrainRm.model has no path"
         )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class GroupBatch:
-    """Groups, the positive first.
-
-    Attributes:
-        problem: [B, P]. traces: [B, M, T], tags included.
-        labels: int32 [B, M, 5]. totals: float32 [B, M].
-        real: bool [B], False for groups that only fill a batch.
-    """
-
-    problem: Tokens
-    traces: Tokens
-    labels: Array | np.ndarray
-    totals: Array | np.ndarray
-    real: Array | np.ndarray
-
-
-def encode_group(pieces: Pieces, prompt_tokens: int, trace_tokens: int, index: int, group: Group) -> GroupBatch | None:
-    """One group as arrays without B; None where it does not fit."""
-    del index
-    problem = Problem(group.problem_id, group.problem, answer="", task_type=group.task_type)
-    statement = pieces.problem("reward_model", problem)
-    members = (group.positives[0], *group.negatives)
-    traces = [[*pieces.open, *pieces.trace(member.reasoning)] for member in members]
-    if len(statement) > prompt_tokens or max(map(len, traces)) > trace_tokens:
-        return None
-    padded = pad([statement], prompt_tokens, pieces.tokenizer.pad_id)
-    return GroupBatch(
-        Tokens(padded.ids[0], padded.valid[0]),
-        pad(traces, trace_tokens, pieces.tokenizer.pad_id),
-        np.array([member.rubric.dimensions for member in members], np.int32),
-        np.array([member.rubric.total for member in members], np.float32),
-        np.ones((), bool),
-    )
 
 
 def group_loss(
@@ -188,13 +168,31 @@ def held_out_metrics(sums: list[Sums]) -> dict[str, float]:
     return out | {"held_out/groups": float(groups)}
 
 
+def make_judge(config: TrainRm, pieces: Pieces, mesh: Mesh, model: Transformer, variables: Any, heads: Any) -> Judge:
+    """A reward model that reads groups as `config` trains on them."""
+    rooms = (config.prompt_tokens, config.trace_tokens, config.too_long, config.batch_size)
+    return Judge(pieces, mesh, model, variables, heads, *rooms)
+
+
 def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) -> None:
-    """Trains, or continues training, and writes the result to `RUN_DIR/model`, and an adapter to `RUN_DIR/adapter`."""
+    """Trains, or continues training, and writes the result to `RUN_DIR/model`, and an adapter to `RUN_DIR/adapter`.
+
+    Beside them goes the report of `trust_report`, unless it is there.
+    """
+    if config.process_bench:
+        read_solutions(config.process_bench.path)  # what is wrong with the file is said before the first step
     begin = start(config, graded=True)
     check_batch(begin.mesh, "TrainRm.batch_size", config.batch_size // config.optimizer.accumulate)
     _, train_step, held_out = make_steps(config, begin.shape, begin.layouts)
-    encode = partial(encode_group, begin.pieces, config.prompt_tokens, config.trace_tokens)
-    stream = problem_stream(
+    encode = partial(
+        encode_group,
+        begin.pieces,
+        config.prompt_tokens,
+        config.trace_tokens,
+        negatives=config.negatives,
+        too_long=config.too_long,
+    )
+    stream = drawing_stream(
         config.groups.groups("train"), batch_size=config.batch_size, seed=config.seed, encode=encode
     )
     held_out_groups = (config.held_out or config.groups).groups("test")
@@ -226,3 +224,14 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     state = fit(run, config.schedule, begin.state, parts, stop_after)
     if int(state.step) == config.schedule.steps:
         begin.save(run.path, state)
+        if not (run.path / REPORT).exists():
+            weights = {name: value for name, value in state.trainable.items() if name != "heads"}
+            judge = make_judge(
+                config,
+                begin.pieces,
+                begin.mesh,
+                Transformer(begin.shape),
+                begin.frozen | weights,
+                state.trainable["heads"],
+            )
+            write_report(run.path, judge, held_out_groups, config.evaluation_groups, config.process_bench)

@@ -195,7 +195,10 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
     if planner is not executor:
         fingerprints["planner_base"] = fingerprint(planner.params)
     if roles.reward_model:
-        grader, graded = _load_grader(roles.reward_model, decoder(roles.base), len(tokenizer), mesh, roles.mesh)
+        base = decoder(roles.base)
+        shared = (base.shape, base.params)
+        shape, graded = build.load_grader(roles.reward_model, shared, len(tokenizer), mesh, roles.mesh)
+        grader = Transformer(shape)
         fingerprints["reward_model"] = fingerprint(*graded)
     planner_shape = dataclasses.replace(planner.shape, lora=build.lora_shape(roles.lora))
     setup = Setup(
@@ -215,16 +218,3 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
         tokenizer.check_vocabulary(shape.vocab_size)
     text = make_text(pieces, max(shape.vocab_size for shape in shapes))
     return Loaded(roles, tokenizer, mesh, pieces, planner, executor, planner_shape, graded, setup, text, fingerprints)
-
-
-def _load_grader(
-    model: Model | Adapter, base: Decoder, tokens: int, mesh: Mesh, layout: MeshConfig
-) -> tuple[Transformer, tuple[Any, Any]]:
-    """The reward model, and its (variables, heads): a model of its own, or the resident base with an adapter."""
-    if isinstance(model, Adapter):
-        shape = dataclasses.replace(base.shape, lora=build.lora_shape(model))
-        lora, heads = build.load_grader(model, shape, mesh, layout)
-        return Transformer(shape), ({"params": base.params, "lora": lora}, heads)
-    shape, _ = build.without_head(build.model_config(model, tokens), {})
-    params, heads = build.load_reward_model(model, shape, mesh, layout)
-    return Transformer(shape), ({"params": params}, heads)

@@ -1,0 +1,1 @@
+"""The reward model at work outside of training: on files, and over HTTP."""
