@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, make_tiny
+from tinies import TINY, make_tiny
 from tiny import ROOT, command, make_train, quick_compiles, subprocess_environment, write_gin, write_models
 
 from tracelift_jax.config import Evaluation, GrpoConfig, MeshConfig, OptimizerConfig, RewardConfig

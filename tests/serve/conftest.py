@@ -9,7 +9,7 @@ from tracelift_jax.config import DialGroups, DialTask, Scorer
 from tracelift_jax.serve.scorer import Item, LoadedScorer, load_scorer
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _quickly():
     with quick_compiles():
         yield

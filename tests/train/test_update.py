@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import TINY, make_tiny
+from tinies import TINY, make_tiny
 from tiny import quick_compiles
 
 from tracelift_jax.errors import UserError
