@@ -39,6 +39,33 @@ SHARES = {
     "\n": 0.06,
     "<reasoning>": 0.05,
 }
+GIN_HEADER = "from __gin__ import dynamic_registration\nfrom tracelift_jax import config\n"
+GIN_DIAL = """
+config.DialTask.min_ops = 1
+config.DialTask.max_ops = 2
+config.DialTask.max_distractors = 0
+config.DialTask.train_size = 6
+config.DialTask.test_size = 5
+"""
+"""`TASK` in gin."""
+GIN_SHAPE = """
+config.Model.shape = @config.Shape()
+config.Shape.width = 16
+config.Shape.ff_width = 24
+config.Shape.layers = 2
+config.Shape.heads = 2
+config.Shape.kv_heads = 1
+config.Shape.head_width = 8
+config.Model.remat = 'none'
+"""
+"""A random model in gin, as `config.Model()`."""
+GIN_RM = """
+config.TrainRm.batch_size = 4
+config.TrainRm.optimizer = @config.OptimizerConfig()
+config.OptimizerConfig.learning_rate = 1e-2
+config.TrainRm.schedule = @config.Schedule()
+"""
+"""What tiny reward-model runs have in common."""
 END_SHARE = 0.04
 """How often the tiny base writes what, roughly, so that traces of a few tokens are well and badly formed in every way
 and answers are right now and then. A uniform model would hardly ever close a tag."""
@@ -147,20 +174,12 @@ def write_gin(folder: Path, text: str = "") -> Path:
     """The experiment of `make_train(folder, uplift="sampled")` as `folder/tiny.gin`, with `text` behind it."""
     file = folder / "tiny.gin"
     file.write_text(
-        f"""
-from __gin__ import dynamic_registration
-from tracelift_jax import config
-
+        f"""{GIN_HEADER}
 STEPS = 6
 
 config.Train.roles = @config.Roles()
 config.Roles.task = @config.DialTask()
-config.DialTask.min_ops = 1
-config.DialTask.max_ops = 2
-config.DialTask.max_distractors = 0
-config.DialTask.train_size = 6
-config.DialTask.test_size = 5
-config.Roles.base = @base/config.Model()
+{GIN_DIAL}config.Roles.base = @base/config.Model()
 base/config.Model.path = '{folder}/base'
 base/config.Model.remat = 'none'
 config.Roles.reward_model = @grader/config.Model()

@@ -119,6 +119,7 @@ def test_a_reasoning_reaches_the_executor_without_control_tokens(loaded):
         name(END),
         *tokenizer.encode(" 2 + 3"),
         name(START),
+        name("<tool_call>"),
         151800,
         *tokenizer.encode(" = 5"),
         name("<|endoftext|>"),

@@ -334,3 +334,10 @@ def test_wrong_values_are_refused(change, message):
     with pytest.raises(UserError) as caught:
         Prompts(**change)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [{"open": "<think>"}, {"close": "</think>"}, {"stop": ("\n\n", "<|im_end|>")}])
+def test_tags_and_stop_strings_are_text(words, tmp_path):
+    """As text a control token's name is never one token, and the token itself has no text: it would never be found."""
+    with pytest.raises(UserError, match=r"Prompts: '.*' is a control token of .*; use other tags, .*eos_token_id"):
+        Pieces(Prompts(**words), Tokenizer.load(write_qwen3(tmp_path)))

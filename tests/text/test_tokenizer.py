@@ -1,6 +1,7 @@
 """Bytes of tokens against what the tokenizer says itself; control tokens are no text."""
 
 import json
+import re
 import shutil
 import unicodedata
 
@@ -65,16 +66,19 @@ def test_control_tokens_have_no_bytes(tokenizer, table):
     assert table.length[tokenizer.pad_id] == table.length[tokenizer.eos_id] == 0
     control = np.flatnonzero(table.length == 0)
     assert tokenizer.decode(control) == "" and tokenizer.bytes_of(control) == b""
-    named = [tokenizer._backend.convert_ids_to_tokens(int(i)) for i in control]
-    assert all(name.startswith("<|") and name.endswith("|>") for name in named), named
+    named = {tokenizer._backend.convert_ids_to_tokens(int(i)) for i in control}
+    assert named == tokenizer.controls
+    assert all(re.fullmatch(r"<\|.+\|>|</?tool_call>", name) for name in named), named
 
 
 def test_control_tokens_of_qwen(qwen_tokenizer):
-    """Ids as its tokenizer_config.json lists them; only those marked special vanish."""
+    """Ids as its tokenizer_config.json lists them; "<tool_call>" and its like, which are not special, vanish too."""
     table = qwen_tokenizer.token_bytes()
     assert (qwen_tokenizer.eos_id, qwen_tokenizer.pad_id, len(qwen_tokenizer)) == (151645, 151643, 151665)
-    np.testing.assert_array_equal(np.flatnonzero(table.length == 0), range(151643, 151657))
-    assert bytes_by_table(table, [151657]) == b"<tool_call>"
+    np.testing.assert_array_equal(np.flatnonzero(table.length == 0), range(151643, 151665))
+    assert {"<tool_call>", "<|fim_middle|>", "<|im_end|>"} < qwen_tokenizer.controls and len(
+        qwen_tokenizer.controls
+    ) == 22
     assert bytes_by_table(table, [220, 16, 13]) == b" 1."
 
 
@@ -241,16 +245,23 @@ def test_ends_are_those_of_the_model_not_of_the_tokenizer(copy, tmp_path):
     assert Tokenizer.load(copy, bare).ends == (1,)
 
 
-def test_an_end_that_is_not_special_is_no_text_either(tmp_path):
-    """Qwen3-like "</think>" is text, unless the model ends with it."""
+def test_what_ends_one_model_ends_all(tmp_path):
+    write_qwen3(tmp_path)
+    own = Tokenizer.load(tmp_path)
+    pad, thought = own.pad_id, own._backend.convert_tokens_to_ids("</think>")
+    planner, executor = name_ends(tmp_path / "planner", [thought, own.eos_id]), name_ends(tmp_path / "executor", pad)
+    assert Tokenizer.load(tmp_path, planner, executor).ends == (own.eos_id, thought, pad)
+    assert Tokenizer.load(tmp_path, executor, planner).ends == (own.eos_id, pad, thought)
+
+
+def test_an_added_token_that_is_not_special_is_no_text_either(tmp_path):
+    """Nobody can type Qwen3's "</think>": encoding gives it back as text, so it is never read as text."""
     write_qwen3(tmp_path)
     plain = Tokenizer.load(tmp_path)
     thought = plain._backend.convert_tokens_to_ids("</think>")
-    assert plain.bytes_of([thought]) == b"</think>"
-    assert plain.token_bytes().length[thought] == len("</think>")
+    assert plain.bytes_of([thought]) == b"" and plain.token_bytes().length[thought] == 0
     ending = Tokenizer.load(name_ends(tmp_path, thought))
-    assert ending.ends == (plain.eos_id, thought)
-    assert ending.bytes_of([thought]) == b"" and ending.token_bytes().length[thought] == 0
+    assert (plain.ends, ending.ends) == ((plain.eos_id,), (plain.eos_id, thought))
 
 
 def test_without_an_end_token_the_models_first_is_taken(copy):

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny import assert_same, command, quick_compiles, run, write_gin, write_models
+from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, assert_same, command, quick_compiles, run, write_gin, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.models import hf, peft
@@ -92,17 +92,9 @@ def supervised(tmp_path_factory):
     folder = write_models(tmp_path_factory.mktemp("supervised"))
     gin = folder / "rm.gin"
     gin.write_text(
-        f"""
-from __gin__ import dynamic_registration
-from tracelift_jax import config
-
+        f"""{GIN_HEADER}{GIN_DIAL}{GIN_RM}
 config.TrainRm.groups = @config.DialGroups()
 config.DialGroups.task = @config.DialTask()
-config.DialTask.min_ops = 1
-config.DialTask.max_ops = 2
-config.DialTask.max_distractors = 0
-config.DialTask.train_size = 4
-config.DialTask.test_size = 4
 config.TrainRm.model = @config.Model()
 config.Model.path = '{folder / "base"}'
 config.Model.remat = 'none'
@@ -110,10 +102,6 @@ config.TrainRm.lora = @config.LoraConfig()
 config.LoraConfig.rank = 2
 config.TrainRm.prompt_tokens = 30
 config.TrainRm.trace_tokens = 32
-config.TrainRm.batch_size = 4
-config.TrainRm.optimizer = @config.OptimizerConfig()
-config.OptimizerConfig.learning_rate = 1e-2
-config.TrainRm.schedule = @config.Schedule()
 config.Schedule.steps = 1
 """
     )

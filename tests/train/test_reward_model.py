@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TASK, TOKENIZER, assert_same, metrics, quick_compiles, run
+from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, GIN_SHAPE, TASK, TOKENIZER, assert_same, metrics, quick_compiles, run
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.groups.source import DialGroups
@@ -28,24 +28,8 @@ from tracelift_jax.train.reward_model import encode_group, held_out_metrics
 from tracelift_jax.train.update import init_state, make_optimizer
 
 STEPS = 4
-MODEL = """
-config.Model.shape = @config.Shape()
-config.Shape.width = 16
-config.Shape.ff_width = 24
-config.Shape.layers = 2
-config.Shape.heads = 2
-config.Shape.kv_heads = 1
-config.Shape.head_width = 8
-config.Model.remat = 'none'
-config.DialTask.min_ops = 1
-config.DialTask.max_ops = 2
-config.DialTask.max_distractors = 0
-config.DialTask.train_size = 6
-config.DialTask.test_size = 5
-config.Schedule.steps = %STEPS
-config.Schedule.checkpoint_every = 100
-"""
-HEADER = f"from __gin__ import dynamic_registration\nfrom tracelift_jax import config\nSTEPS = {STEPS}\n"
+MODEL = GIN_SHAPE + GIN_DIAL + "config.Schedule.steps = %STEPS\nconfig.Schedule.checkpoint_every = 100\n"
+HEADER = f"{GIN_HEADER}STEPS = {STEPS}\n"
 LORA = "config.LoraConfig.rank = 2\nconfig.LoraConfig.dropout = 0.1\n"
 
 
@@ -89,18 +73,17 @@ def finished(folder: Path, command: str, root: type, text: str, trainable) -> Si
 
 # -------------------------------------------------------------------------------------------------------- reward model
 
-RM = """
+RM = (
+    GIN_RM
+    + """
 config.TrainRm.groups = @config.DialGroups()
 config.DialGroups.task = @config.DialTask()
 config.TrainRm.model = @config.Model()
 config.TrainRm.tokenizer = 'assets/dial/tokenizer'
 config.TrainRm.prompt_tokens = 30
 config.TrainRm.trace_tokens = 32
-config.TrainRm.batch_size = 4
-config.TrainRm.optimizer = @config.OptimizerConfig()
-config.OptimizerConfig.learning_rate = 1e-2
-config.TrainRm.schedule = @config.Schedule()
 """
+)
 
 
 def rm_start(base, shape, mesh):

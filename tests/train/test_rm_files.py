@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TOKENIZER, assert_same, metrics, quick_compiles, run
+from tiny import GIN_HEADER, GIN_RM, GIN_SHAPE, TOKENIZER, assert_same, metrics, quick_compiles, run
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.errors import UserError
@@ -28,9 +28,11 @@ from tracelift_jax.train.data import drawing_stream, eval_batches
 from tracelift_jax.train.group_batch import encode_group
 
 SOURCE = DialGroups(DialTask(min_ops=1, max_ops=3, max_distractors=0, train_size=20, test_size=1), negatives=5)
-GIN = """
-from __gin__ import dynamic_registration
-from tracelift_jax import config
+GIN = (
+    GIN_HEADER
+    + GIN_SHAPE
+    + GIN_RM
+    + """
 
 config.TrainRm.groups = @config.GroupFiles()
 config.GroupFiles.train = '{file}'
@@ -39,23 +41,12 @@ config.TrainRm.negatives = 2
 config.TrainRm.too_long = 'cut_problem'
 config.TrainRm.prompt_tokens = 12
 config.TrainRm.trace_tokens = 40
-config.TrainRm.batch_size = 4
 config.TrainRm.tokenizer = 'assets/dial/tokenizer'
 config.TrainRm.model = @config.Model()
-config.Model.shape = @config.Shape()
-config.Model.remat = 'none'
-config.Shape.width = 16
-config.Shape.ff_width = 24
-config.Shape.layers = 2
-config.Shape.heads = 2
-config.Shape.kv_heads = 1
-config.Shape.head_width = 8
-config.TrainRm.optimizer = @config.OptimizerConfig()
-config.OptimizerConfig.learning_rate = 1e-2
-config.TrainRm.schedule = @config.Schedule()
 config.Schedule.steps = 6
 config.Schedule.checkpoint_every = 100
 """
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib import image
-from tiny import TOKENIZER, command, metrics, quick_compiles, run
+from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, GIN_SHAPE, TOKENIZER, command, metrics, quick_compiles, run
 
 from benchmarks import trust as benchmark
 from tracelift_jax import config, gin_config
@@ -29,40 +29,28 @@ from tracelift_jax.train.process_bench import halves, run_process_bench
 from tracelift_jax.train.reward_model import make_judge
 from tracelift_jax.train.trust_grade import Asked, grade_all, predict, with_answer
 
-GIN = """
-from __gin__ import dynamic_registration
-from tracelift_jax import config
+GIN = (
+    GIN_HEADER
+    + GIN_SHAPE
+    + GIN_DIAL
+    + GIN_RM
+    + """
 config.TrainRm.groups = @config.DialGroups()
 config.DialGroups.task = @config.DialTask()
-config.DialTask.min_ops = 1
-config.DialTask.max_ops = 2
-config.DialTask.max_distractors = 0
-config.DialTask.train_size = 6
 config.DialTask.test_size = 9
 config.TrainRm.model = @config.Model()
-config.Model.shape = @config.Shape()
-config.Shape.width = 16
-config.Shape.ff_width = 24
-config.Shape.layers = 2
-config.Shape.heads = 2
-config.Shape.kv_heads = 1
-config.Shape.head_width = 8
-config.Model.remat = 'none'
 config.TrainRm.lora = @config.LoraConfig()
 config.LoraConfig.rank = 2
 config.TrainRm.tokenizer = 'assets/dial/tokenizer'
 config.TrainRm.prompt_tokens = 30
 config.TrainRm.trace_tokens = 32
-config.TrainRm.batch_size = 4
 config.TrainRm.evaluation_groups = 7
-config.TrainRm.optimizer = @config.OptimizerConfig()
-config.OptimizerConfig.learning_rate = 1e-2
-config.TrainRm.schedule = @config.Schedule()
 config.Schedule.steps = 3
 config.TrainRm.process_bench = @config.ProcessBench()
 config.ProcessBench.path = '{bench}'
 config.ProcessBench.between = ' ; '
 """
+)
 SOLUTIONS = [
     {"id": "a", "problem": "The dial shows 7. Ann turns it up 5.", "steps": ["7 + 5 = 2"], "label": -1},
     {"id": "b", "problem": "The dial shows 7. Ann turns it up 5.", "steps": ["7 + 5 = 3"], "label": 0},

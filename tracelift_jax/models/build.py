@@ -98,6 +98,11 @@ class Model:
         require(not self.grow or self.weights == "float", 'Model.grow needs Model.weights = "float"')
 
 
+def folders(*models: Model) -> list[Path]:
+    """The directories of those that have one."""
+    return [find(model.path) for model in models if model.path]
+
+
 @dataclasses.dataclass(frozen=True)
 class LoraConfig(Lora):
     """`Lora`, with its values checked."""

@@ -157,7 +157,7 @@ class Pieces:
     """The fixed pieces of `Prompts` as token ids.
 
     Raises:
-        UserError: a role has a `Chat`, and the tokenizer no chat template for it.
+        UserError: a tag or stop string is a control token; or a role has a `Chat`, and the tokenizer no chat template.
     """
 
     prompts: Prompts
@@ -165,6 +165,12 @@ class Pieces:
     templates: dict[str, str] = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for words in (self.prompts.open, self.prompts.close, *self.prompts.stop):
+            if words in self.tokenizer.controls:
+                raise UserError(
+                    f"Prompts: {words!r} is a control token of {self.tokenizer.where}, and as text is never found; use "
+                    "other tags, and for what ends an answer the eos_token_id of the model's generation_config.json"
+                )
         object.__setattr__(self, "templates", _render_roles(self.tokenizer, self.prompts))
 
     @cached_property
@@ -228,6 +234,10 @@ class Pieces:
         """What a planner would write: the body and the closing tag."""
         space = self.prompts.space
         return self.tokenizer.encode(f"{space}{reasoning}{space}{self.prompts.close}")
+
+    def begun(self, reasoning: str) -> list[int]:
+        """A trace that goes on behind `reasoning`, the opening tag included."""
+        return [*self.open, *self.tokenizer.encode(f"{self.prompts.space}{reasoning}")]
 
     def answer(self, answer: str) -> list[int]:
         """What an executor would write: the canonical answer and the end token."""

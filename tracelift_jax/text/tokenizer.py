@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -96,9 +96,9 @@ class Tokenizer:
         begin: what the tokenizer wants in front of every sequence, or nothing.
     """
 
-    def __init__(self, backend, where: Path, generation: Path):
+    def __init__(self, backend, where: Path, models: Sequence[Path]):
         self._backend = backend
-        self._generation = generation
+        self._generation = [model / GENERATION for model in models]
         self.where = where
         self._whole: tokenizers.Tokenizer = backend.backend_tokenizer
         self._whole.encode_special_tokens = False
@@ -110,9 +110,8 @@ class Tokenizer:
         self._text.pre_tokenizer = self._whole.pre_tokenizer
         self._added: set[int] = set(backend.added_tokens_decoder)
         first = () if backend.eos_token_id is None else (backend.eos_token_id,)
-        self.ends: tuple[int, ...] = tuple(
-            dict.fromkeys((*first, *_generation_ends(generation, self._added, len(self))))
-        )
+        named = [_generation_ends(file, self._added, len(self)) for file in self._generation]
+        self.ends: tuple[int, ...] = tuple(dict.fromkeys(itertools.chain(first, *named)))
         if not self.ends:
             raise UserError(f"{where}: the tokenizer has no end token; set eos_token in its tokenizer_config.json")
         self.eos_id: int = self.ends[0]
@@ -122,13 +121,13 @@ class Tokenizer:
         self.begin: tuple[int, ...] = tuple(token for token, _ in in_front)
 
     @classmethod
-    def load(cls, path: str | Path, model_path: str | Path | None = None) -> "Tokenizer":
+    def load(cls, path: str | Path, *models: str | Path) -> "Tokenizer":
         """Reads a tokenizer directory.
 
         Args:
             path: the directory.
-            model_path: the directory of the model that writes, whose generation_config.json may name more end tokens
-                than the tokenizer does; None: `path`.
+            models: directories of the models that write, whose generation_config.json may name more end tokens than the
+                tokenizer does; `path` where none is given. What ends one of them ends all.
 
         Raises:
             UserError: the directory is missing or unreadable, there is no end token, or generation_config.json names
@@ -147,18 +146,23 @@ class Tokenizer:
         except Exception as error:  # the tokenizers library raises bare Exceptions, and TypeErrors, on damaged files
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"{path}: not a Hugging Face tokenizer directory ({reason})") from error
-        return cls(backend, Path(path), Path(path if model_path is None else model_path) / GENERATION)
+        return cls(backend, Path(path), [Path(model) for model in models or (path,)])
 
     def __len__(self) -> int:
         return len(self._backend)
 
+    @functools.cached_property
+    def controls(self) -> frozenset[str]:
+        """How the control tokens are written."""
+        return frozenset(token.content for token in self._backend.added_tokens_decoder.values())
+
     def save(self, path: str | Path) -> None:
-        """Copies the tokenizer's files, and the generation_config.json that was read with them.
+        """Copies the tokenizer's files, and the first model's generation_config.json.
 
         They are not written anew: beside a model's config.json, `transformers` would pick another tokenizer class for
         what `save_pretrained` writes, and cut text differently.
         """
-        for file in (*(self.where / name for name in FILES), self._generation):
+        for file in (*(self.where / name for name in FILES), self._generation[0]):
             if file.is_file():
                 shutil.copyfile(file, Path(path) / file.name)
 
@@ -232,18 +236,13 @@ class Tokenizer:
 
     @functools.cached_property
     def _pieces(self) -> list[bytes]:
-        control = {*self._backend.all_special_ids, *self.ends} | {
-            index for index, token in self._backend.added_tokens_decoder.items() if token.special
-        }
-        added = {index: token.content for index, token in self._backend.added_tokens_decoder.items()}
+        control = {*self._backend.all_special_ids, *self._added}
         names = self._backend.convert_ids_to_tokens(list(range(len(self))))
         table = _byte_of_unicode()
         pieces = []
         for index, name in enumerate(names):
             if index in control or name is None:
                 pieces.append(b"")
-            elif index in added:
-                pieces.append(added[index].encode())
             elif all(c in table for c in name):
                 pieces.append(bytes(table[c] for c in name))
             else:

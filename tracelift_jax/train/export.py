@@ -70,8 +70,7 @@ def _planner(config: Train, folder: Path) -> tuple[int, Trained]:
     roles = config.roles
     # Whatever the run trained on, an adapter is merged into the weights that its base was made from.
     model = dataclasses.replace(roles.planner_model or roles.base, weights="float")
-    words = build.find(roles.tokenizer or roles.base.path)
-    tokenizer = Tokenizer.load(words, build.find(roles.base.path or str(words)))
+    tokenizer = Tokenizer.load(build.find(roles.tokenizer or roles.base.path), *build.folders(model))
     layout = MeshConfig()
     mesh = make_mesh(layout)
     shape = build.model_config(model, len(tokenizer))

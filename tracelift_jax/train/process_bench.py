@@ -133,7 +133,7 @@ def run_process_bench(judge: Judge, config: ProcessBench) -> dict[str, Any]:
         UserError: the file is wrong, or fewer than two solutions fit.
     """
     solutions = read_solutions(config.path)
-    write = judge.trace if config.grade_at == "tag" else judge.prefix
+    write = judge.trace if config.grade_at == "tag" else judge.pieces.begun
     kept: list[tuple[Solution, Asked]] = []
     for solution in solutions:
         problem = judge.problem(solution.problem, config.task_type)

@@ -179,8 +179,8 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
     Raises:
         UserError: a path, checkpoint or tokenizer cannot be used.
     """
-    words = roles.tokenizer or roles.base.path
-    tokenizer = Tokenizer.load(build.find(words), build.find(roles.base.path or words))
+    writers = build.folders(roles.planner_model or roles.base, roles.executor_model or roles.base)
+    tokenizer = Tokenizer.load(build.find(roles.tokenizer or roles.base.path), *writers)
     pieces = Pieces(roles.prompts, tokenizer)
     mesh = make_mesh(roles.mesh)
 

@@ -23,21 +23,44 @@ class Supervised(Protocol):
     """The part that `Sft` and `TrainRm` have in common."""
 
     @property
-    def model(self) -> Model: ...  # noqa: D102
+    def model(self) -> Model:
+        """What is trained."""
+        ...
+
     @property
-    def tokenizer(self) -> str: ...  # noqa: D102
+    def tokenizer(self) -> str:
+        """Its directory; empty: the model's."""
+        ...
+
     @property
-    def lora(self) -> LoraConfig | None: ...  # noqa: D102
+    def lora(self) -> LoraConfig | None:
+        """The adapter to train; None trains all weights."""
+        ...
+
     @property
-    def prompts(self) -> Prompts: ...  # noqa: D102
+    def prompts(self) -> Prompts:
+        """The words of all roles."""
+        ...
+
     @property
-    def optimizer(self) -> OptimizerConfig: ...  # noqa: D102
+    def optimizer(self) -> OptimizerConfig:
+        """How weights change."""
+        ...
+
     @property
-    def schedule(self) -> Schedule: ...  # noqa: D102
+    def schedule(self) -> Schedule:
+        """How long, and what happens when."""
+        ...
+
     @property
-    def mesh(self) -> MeshConfig: ...  # noqa: D102
+    def mesh(self) -> MeshConfig:
+        """The devices."""
+        ...
+
     @property
-    def seed(self) -> int: ...  # noqa: D102
+    def seed(self) -> int:
+        """Of all that is drawn."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +119,8 @@ def start(config: Supervised, graded: bool) -> Start:
         config.lora is not None or config.model.weights == "float",
         f'{type(config).__name__}.lora must be set where Model.weights = "int8": int8 weights cannot be trained',
     )
-    own = build.find(config.model.path) if config.model.path else None
-    tokenizer = Tokenizer.load(build.find(config.tokenizer or config.model.path), own)
+    folders = build.folders(config.model)
+    tokenizer = Tokenizer.load(build.find(config.tokenizer or config.model.path), *folders)
     mesh = make_mesh(config.mesh)
     shape = build.model_config(config.model, len(tokenizer))
     base = build.load_base(config.model, shape, mesh, config.mesh)
@@ -110,5 +133,6 @@ def start(config: Supervised, graded: bool) -> Start:
     if graded:
         trainable["heads"] = build.init_heads(shape, config.seed, mesh, config.mesh)
     optimizer = make_optimizer(config.optimizer, config.schedule.steps)
+    origin = folders[0] if folders else None
     state, layouts = place_state(init_state(trainable, optimizer, config.seed), mesh)
-    return Start(tokenizer, Pieces(config.prompts, tokenizer), mesh, shape, base, own, frozen, state, layouts)
+    return Start(tokenizer, Pieces(config.prompts, tokenizer), mesh, shape, base, origin, frozen, state, layouts)

@@ -58,10 +58,6 @@ class Judge:
         """A reasoning between its tags."""
         return [*self.pieces.open, *self.pieces.trace(reasoning)]
 
-    def prefix(self, reasoning: str) -> list[int]:
-        """A reasoning behind the opening tag, not closed."""
-        return [*self.pieces.open, *self.pieces.tokenizer.encode(f" {reasoning}")]
-
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
