@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracelift_jax.groups.arithmetic import parse
-from tracelift_jax.groups.arithmetic_flaws import FLAW_KINDS, FLAWS, POSITIVE, SEVERITIES, Flawed, flaws
+from tracelift_jax.groups.arithmetic_flaws import FLAW_KINDS, FLAWS, SEVERITIES, Flawed, flaws
 from tracelift_jax.groups.arithmetic_rework import apply, rework, write_number
 from tracelift_jax.groups.arithmetic_worked import Worked, slips
 
@@ -299,7 +299,7 @@ def check(worked: Worked, flawed: Flawed) -> None:
     assert text[:start] == worked.text[:start] or flawed.kind == "answer_without_steps"
     assert not re.search(r"<<|>>|####|\d\.\d{6}|\d,\d{2}\b(?!,)", text)
     assert flawed.hurts in (SEVERITIES[flawed.kind].early, SEVERITIES[flawed.kind].late)
-    assert 0 < flawed.rubric.total < POSITIVE.total
+    assert 0 < flawed.rubric.total < 1.0
     again = parse(text)
     if flawed.kind in ("wrong_operation", "wrong_quantity", "contradictory_step"):
         assert (len(again.equations), len(again.opaque)) == (len(worked.parsed.equations), len(worked.parsed.opaque))
@@ -320,8 +320,8 @@ def test_flaws_of_gsm8k(shared_data):
     for index, row in enumerate(rows):
         answer = row["answer"].rpartition("#### ")[2].replace(",", "")
         worked = Worked.read(row["question"], row["answer"], answer)
-        made = flaws(worked, len(FLAW_KINDS), random.Random(index))
-        assert made == flaws(worked, len(FLAW_KINDS), random.Random(index))
+        made = flaws(worked, FLAW_KINDS, len(FLAW_KINDS), random.Random(index))
+        assert made == flaws(worked, FLAW_KINDS, len(FLAW_KINDS), random.Random(index))
         assert len({f.text for f in made} | {worked.text}) == len(made) + 1
         assert len({f.kind for f in made}) == len(made)
         for flawed in made:
@@ -335,12 +335,12 @@ def test_flaws_of_gsm8k(shared_data):
 def test_a_flaw_is_never_the_positive_itself():
     worked = Worked.read("What is x?", "The answer is 4.", "4")
     assert "The answer is 4." in {f.text for f in draws(worked, "answer_without_steps")}
-    assert all(f.text != worked.text for seed in range(50) for f in flaws(worked, 10, random.Random(seed)))
+    assert all(f.text != worked.text for seed in range(50) for f in flaws(worked, FLAW_KINDS, 10, random.Random(seed)))
 
 
 def test_the_most_is_kept():
-    assert len(flaws(CLIPS, 3, random.Random(0))) == 3
-    assert {f.kind for f in flaws(CLIPS, 10, random.Random(0))} == set(FLAW_KINDS)
+    assert len(flaws(CLIPS, FLAW_KINDS, 3, random.Random(0))) == 3
+    assert {f.kind for f in flaws(CLIPS, FLAW_KINDS, 10, random.Random(0))} == set(FLAW_KINDS)
 
 
 def test_early_flaws_weigh_no_less_than_late_ones():

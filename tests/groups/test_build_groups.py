@@ -10,8 +10,8 @@ from tiny import command, start
 from tracelift_jax.errors import UserError
 from tracelift_jax.groups import build_groups, load_groups
 from tracelift_jax.groups.arithmetic_flaws import FLAW_KINDS
-from tracelift_jax.groups.build import Recipe, math_group
-from tracelift_jax.tasks.problem import Problem
+from tracelift_jax.groups.build import Recipe, make_group
+from tracelift_jax.groups.seeds import read_seeds
 
 
 def row(index: int) -> dict[str, str]:
@@ -64,10 +64,10 @@ def test_groups_and_drops(seeds, tmp_path):
 
 
 def test_a_group_depends_on_its_problem_and_the_seed_alone(seeds, tmp_path):
-    problem = Problem("gsm8k/apples/4", ROWS[4]["question"], "200", ROWS[4]["answer"])
-    one = math_group(problem, Recipe())
-    assert one == math_group(problem, Recipe())
-    assert one != math_group(problem, Recipe(seed=1))
+    seed = read_seeds(seeds)[4]
+    one = make_group(seed, Recipe())
+    assert one == make_group(seed, Recipe())
+    assert one != make_group(seed, Recipe(seed=1))
     build_groups(seeds, tmp_path / "a.jsonl")
     build_groups(seeds, tmp_path / "b.jsonl")
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()

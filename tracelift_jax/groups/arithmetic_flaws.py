@@ -22,14 +22,14 @@ import random
 import re
 from collections.abc import Callable, Mapping
 
-from tracelift_jax.groups.arithmetic import Equation, Operator, Quantity
+from tracelift_jax.groups.arithmetic import Equation, Operator, Quantity, clean
 from tracelift_jax.groups.arithmetic_rework import Edit, Reworked, apply, operator_text, rework, write_number
 from tracelift_jax.groups.arithmetic_worked import Worked, fraction_of, shuffled, slips, with_currency
-from tracelift_jax.groups.schema import MAX_LABEL, Rubric
+from tracelift_jax.groups.engine import Engine
+from tracelift_jax.groups.schema import MAX_LABEL, Rubric, Trace
+from tracelift_jax.groups.seeds import Seed
 
 Labels = tuple[int, int, int, int, int]
-
-POSITIVE = Rubric((4, 4, 4, 4, 4), 1.0)
 
 # What a trace's total keeps of its mean label when it also ends with a wrong answer.
 WRONG_ANSWER_FACTOR = 0.7
@@ -338,13 +338,28 @@ FLAWS: Mapping[str, Callable[[Worked, random.Random], Flawed | None]] = {
 """The function that makes each kind of flaw, or gives None where a trace has no place for it."""
 
 
-def flaws(worked: Worked, most: int, rng: random.Random) -> list[Flawed]:
+def flaws(worked: Worked, kinds: tuple[str, ...], most: int, rng: random.Random) -> list[Flawed]:
     """Up to `most` flawed traces of distinct kinds, all different from the positive and from each other."""
     made: list[Flawed] = []
     texts = {worked.text}
-    for kind in shuffled(rng, FLAW_KINDS):
+    for kind in shuffled(rng, kinds):
         flawed = FLAWS[kind](worked, rng) if len(made) < most else None
         if flawed and flawed.text not in texts:
             made.append(flawed)
             texts.add(flawed.text)
     return made
+
+
+def _flawed_traces(seed: Seed, positive: str, kinds: tuple[str, ...], most: int, rng: random.Random) -> list[Trace]:
+    made = flaws(Worked.read(seed.problem, positive, seed.reference), kinds, most, rng)
+    return [Trace(flawed.text, flawed.rubric, flawed.kind, flawed.span) for flawed in made]
+
+
+def _severity(kind: str) -> Rubric:
+    """Of a late flaw that leaves a wrong answer."""
+    labels = SEVERITIES[kind].late
+    return Rubric(labels, round(sum(labels) / (MAX_LABEL * len(labels)) * WRONG_ANSWER_FACTOR, 4))
+
+
+ENGINE = Engine(FLAW_KINDS, lambda seed: clean(seed.solution), _flawed_traces, _severity)
+"""Of arithmetic reasoning."""

@@ -20,12 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.errors import UserError
-from tracelift_jax.groups.arithmetic import clean
-from tracelift_jax.groups.arithmetic_flaws import FLAW_KINDS, POSITIVE, flaws
-from tracelift_jax.groups.arithmetic_worked import Worked
-from tracelift_jax.groups.schema import Group, Trace
-from tracelift_jax.tasks.gsm8k import Gsm8kTask
-from tracelift_jax.tasks.problem import Problem
+from tracelift_jax.groups import arithmetic_flaws
+from tracelift_jax.groups.engine import Engine
+from tracelift_jax.groups.schema import POSITIVE, Group, RubricName, Trace
+from tracelift_jax.groups.seeds import Seed, read_seeds
+
+ENGINES: dict[RubricName, Engine] = {"math": arithmetic_flaws.ENGINE}
+FLAW_KINDS = tuple(kind for engine in ENGINES.values() for kind in engine.kinds)
 
 # Of characters: a shorter trace holds nothing to grade.
 MIN_POSITIVE = 20
@@ -88,51 +89,43 @@ class Summary:
             self.kinds[kind] += number
 
 
-def math_group(problem: Problem, recipe: Recipe) -> Group | str:
-    """The group of a solved problem, or why there is none: one of DROPS (never "duplicate")."""
-    text = clean(problem.reasoning)
+def make_group(seed: Seed, recipe: Recipe) -> Group | str:
+    """The group of a seed, or why there is none: one of DROPS (never "duplicate")."""
+    engine = ENGINES[seed.rubric_name]
+    text = engine.positive(seed)
     if not text:
         return "empty"
     if len(text) < MIN_POSITIVE:
         return "too short"
-    rng = random.Random(f"{recipe.seed}\0{problem.problem_id}")
-    made = flaws(Worked.read(problem.text, text, problem.answer), recipe.most, rng)
-    negatives = tuple(Trace(f.text, f.rubric, f.kind) for f in made if len(f.text) >= MIN_NEGATIVE)
+    rng = random.Random(f"{recipe.seed}\0{seed.problem_id}")
+    made = engine.flaws(seed, text, engine.kinds, recipe.most, rng)
+    negatives = tuple(trace for trace in made if len(trace.reasoning) >= MIN_NEGATIVE)
     if len(negatives) < recipe.negatives:
         return "too few negatives"
     return Group(
-        problem_id=problem.problem_id,
-        source="gsm8k",
-        task_type=problem.task_type,
-        problem=problem.text,
-        reference_solution=problem.answer,
+        problem_id=seed.problem_id,
+        source=seed.source,
+        task_type=seed.task_type,
+        problem=seed.problem,
+        reference_solution=seed.reference,
         positives=(Trace(text, POSITIVE),),
         negatives=negatives,
+        rubric_name=seed.rubric_name,
+        tests=seed.tests,
     )
 
 
-def read_seeds(path: str | Path) -> list[Problem]:
-    """Problems in GSM8K's format, with ids "gsm8k/{name of the file}/{row}".
-
-    Raises:
-        UserError: the file cannot be read, or a row has no question or no number behind `####`.
-    """
-    name = Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
-    problems = Gsm8kTask(train=str(path), test=str(path)).problems("train")
-    return [dataclasses.replace(p, problem_id=f"gsm8k/{name}/{i}") for i, p in enumerate(problems)]
-
-
-def _candidates(problems: Sequence[Problem], recipe: Recipe, written: set[str]) -> Iterator[tuple[str, Group | str]]:
+def _candidates(problems: Sequence[Seed], recipe: Recipe, written: set[str]) -> Iterator[tuple[str, Group | str]]:
     """The id of every problem with its group or why it has none; "" for those `written`, which are not made again."""
     seen: set[str] = set()
     for problem in problems:
-        statement = " ".join(problem.text.split())
+        statement = " ".join(problem.problem.split())
         if statement in seen:
             yield problem.problem_id, "duplicate"
         elif problem.problem_id in written:
             yield problem.problem_id, ""
         else:
-            yield problem.problem_id, math_group(problem, recipe)
+            yield problem.problem_id, make_group(problem, recipe)
         seen.add(statement)
 
 
@@ -140,7 +133,7 @@ def _line(group: Group) -> bytes:
     return json.dumps(group.to_json(), ensure_ascii=False).encode() + b"\n"
 
 
-def _resume(out: Path, problems: Sequence[Problem], recipe: Recipe) -> list[Group]:
+def _resume(out: Path, problems: Sequence[Seed], recipe: Recipe) -> list[Group]:
     """The groups already in `out`, from which half a line at the end is cut.
 
     Raises:
@@ -165,7 +158,7 @@ def _resume(out: Path, problems: Sequence[Problem], recipe: Recipe) -> list[Grou
         raise UserError(other)
     # A build is a function of seeds and settings, so the first and the last group tell whether both are the same.
     for index in {0, len(groups) - 1} if groups else ():
-        again = math_group(problems[places[index]], recipe)
+        again = make_group(problems[places[index]], recipe)
         if isinstance(again, str) or _line(again) != lines[index]:
             raise UserError(other)
     if not groups and data[: len(_OPENING)] != _OPENING[: len(data)]:

@@ -6,7 +6,8 @@ In JSON Lines one group is a line, in the layout of TraceLift-Groups:
      "positive_pool": [{"reasoning", "rubric": {five dimensions 0..4, "total" 0..1}}, ...],
      "negative_bank": [{"reasoning", "negative_kind", "rubric": {...}}, ...], "metadata": {...}}
 
-Further fields are allowed and ignored.
+A flawed trace may say with "span": [begin, end] where its flaw lies, and a group with "tests" what a reader may know of
+a program's tests; both are ours. Further fields are allowed and ignored.
 """
 
 import dataclasses
@@ -86,6 +87,10 @@ class Rubric:
             raise UserError(f"field {where}: {error}") from error
 
 
+POSITIVE = Rubric((MAX_LABEL,) * 5, 1.0)
+"""What a trace without a flaw deserves."""
+
+
 def _whole(value: Any) -> Any:
     """2.0 as 2, which is how some writers of JSON put whole numbers; anything else as it is."""
     return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else value
@@ -99,11 +104,20 @@ class Trace:
         reasoning: its text, without tags.
         rubric: its grade.
         negative_kind: the named flaw of a negative, "" for a positive.
+        span: where in `reasoning` the flaw lies, in characters, without what follows from it; empty where something is
+            missing. None: not known.
     """
 
     reasoning: str
     rubric: Rubric
     negative_kind: str = ""
+    span: tuple[int, int] | None = None
+
+    def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """The trace as a JSON object, its rubric under `names`; a positive has no kind."""
+        kind = {"negative_kind": self.negative_kind} if self.negative_kind else {}
+        span = {} if self.span is None else {"span": list(self.span)}
+        return {"reasoning": self.reasoning, **kind, "rubric": self.rubric.to_json(names), **span}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +133,7 @@ class Group:
         positives: traces that solve the problem.
         negatives: flawed traces.
         rubric_name: whose five dimensions the rubrics have.
+        tests: what a reader may know of a program's tests, as text; "" for none.
     """
 
     problem_id: str
@@ -129,23 +144,20 @@ class Group:
     positives: tuple[Trace, ...]
     negatives: tuple[Trace, ...]
     rubric_name: RubricName = "math"
+    tests: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The group as a JSON object in the layout of TraceLift-Groups."""
         names = DIMENSIONS[self.rubric_name]
-        positives = [{"reasoning": t.reasoning, "rubric": t.rubric.to_json(names)} for t in self.positives]
-        negatives = [
-            {"reasoning": t.reasoning, "negative_kind": t.negative_kind, "rubric": t.rubric.to_json(names)}
-            for t in self.negatives
-        ]
         return {
             "problem_id": self.problem_id,
             "source": self.source,
             "task_type": self.task_type,
             "problem": self.problem,
+            **({"tests": self.tests} if self.tests else {}),
             "reference_solution": self.reference_solution,
-            "positive_pool": positives,
-            "negative_bank": negatives,
+            "positive_pool": [trace.to_json(names) for trace in self.positives],
+            "negative_bank": [trace.to_json(names) for trace in self.negatives],
             "metadata": {"dimension_names": list(names)},
         }
 
@@ -169,6 +181,7 @@ class Group:
             positives=_traces(pools["positive_pool"], "positive_pool", rubric_name),
             negatives=_traces(pools["negative_bank"], "negative_bank", rubric_name),
             rubric_name=rubric_name,
+            tests=_field(data, "tests", str) if "tests" in data else "",
         )
 
 
@@ -198,5 +211,15 @@ def _traces(pool: list[Any], pool_name: str, rubric_name: RubricName) -> tuple[T
         rubric = _field(item, "rubric", dict, where)
         kind = _field(item, "negative_kind", str, where) if pool_name == "negative_bank" else ""
         grade = Rubric.from_json(rubric, DIMENSIONS[rubric_name], f"{where}.rubric")
-        traces.append(Trace(_field(item, "reasoning", str, where), grade, kind))
+        reasoning = _field(item, "reasoning", str, where)
+        traces.append(Trace(reasoning, grade, kind, _span(item, len(reasoning), where)))
     return tuple(traces)
+
+
+def _span(item: Mapping[str, Any], letters: int, where: str) -> tuple[int, int] | None:
+    if "span" not in item:
+        return None
+    span = _field(item, "span", list, where)
+    if len(span) != 2 or any(type(place) is not int for place in span) or not 0 <= span[0] <= span[1] <= letters:
+        raise UserError(f"field {where}.span must be two places in the reasoning, [begin, end], not {span}")
+    return span[0], span[1]
