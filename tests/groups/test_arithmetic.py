@@ -51,6 +51,7 @@ def said(text: str) -> list[str]:
         ("2 + 2 = 5", []),
         ("He ran on the 1st day 2 + 3 = 5 km", ["2 + 3 = 5"]),
         ("2x + 4x = 6x, and 5 people", []),
+        ("He walks 50 m + 50m = 100 m or 3 g + 4 g = 7 g", ["50 + 50 = 100", "3 + 4 = 7"]),
         ("120 = 3x + 6", []),
         ("6 / 0 = 6", []),
         ("It opens at 3:45 = 4", []),
@@ -86,6 +87,26 @@ def test_what_is_not_understood_is_opaque_and_chains_are_known():
     assert not parse("Ann = 4 / 2 = 2").equations[0].chained
     assert [e.chained for e in parse("He has 4 + 3 = 7 and she 7 * 2 = 14").equations] == [False, False]
     assert not parse("10 / 3 = 3.3").equations[0].exact
+
+
+@pytest.mark.parametrize(
+    ("text", "ahead"),
+    [
+        ("He drives 150 miles because 450 / 3 = 150", "150"),
+        ("Fine. Of 30, 40% are left, since 100 - 60 = 40.", "40"),
+        ("It is $56 as 28 x $2 = $56.", "56"),
+        ("He drives 150 miles. That is all, because 450 / 3 = 150.", None),  # another step
+        ("He drives 150 miles: 450 / 3 = 150", None),
+        ("He drives 160 miles because 450 / 3 = 150", None),
+        ("He drives 150 of 150 miles because 450 / 3 = 150", None),  # which?
+        ("He drives 50 * 3 = 150 miles because 450 / 3 = 150", None),  # a result of its own
+    ],
+)
+def test_results_that_are_said_first(text, ahead):
+    parsed = parse(text)
+    found = parsed.equations[-1].ahead
+    assert (parsed.text[found.start : found.end] if found else None) == ahead
+    assert found is None or found.start < parsed.equations[-1].start
 
 
 def test_percent_signs_scale_only_where_that_is_true():

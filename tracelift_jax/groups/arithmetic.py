@@ -5,7 +5,8 @@
 
 An equation is read only if it is true: of all ways to read what stands left of a `=` (with units, currency and words
 between the numbers) the longest is taken whose exact value is the number on the right, rounded as that is written. So
-"In 2 weeks he earns $12 x 50/60 = $10" reads as 12 * 50 / 60 = 10. A `=` that cannot be read so is opaque.
+"In 2 weeks he earns $12 x 50/60 = $10" reads as 12 * 50 / 60 = 10. A `=` that cannot be read so is opaque. A result may
+also be said first, as in "He drives 150 miles because 450 / 3 = 150".
 Nothing is evaluated but + - * / and parentheses, over fractions.
 """
 
@@ -38,9 +39,12 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+REASON = re.compile(r",? *\b(?:because|since|as) +$")
+"""What stands between a result that is said first and its calculation."""
 _OPERATORS = {"times": "*", "over": "/", "minus": "-", "plus": "+"}
 _MAX_UNIT_WORDS = 6
 _VALUE_BEGINS = ("number", "currency", "open")
+_UNIT_LETTERS = "aAImgL"  # words and units; any other single letter is a variable
 _NAMES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
@@ -88,6 +92,7 @@ class Equation:
         scaled: whether 20% counts as 1/5 here; else a percent sign is a unit like any other.
         exact: whether `result` is the exact value, not a rounded one.
         chained: whether it is part of something longer, as in 2 + 2 * 3 = 2 + 6 = 8 or 8 / 4 = 2 hours * 60 = 120.
+        ahead: the result where the step says it first, "150 miles because 450 / 3 = 150"; None where it does not.
     """
 
     start: int
@@ -96,6 +101,7 @@ class Equation:
     scaled: bool
     exact: bool
     chained: bool
+    ahead: Quantity | None = None
 
     @property
     def operands(self) -> tuple[Quantity, ...]:
@@ -148,15 +154,16 @@ def parse(text: str) -> Parsed:
     tokens = _tokens(text)
     quantities = _quantities(text, tokens)
     by_place = {quantity.start: quantity for quantity in quantities}
-    equations, opaque = [], []
+    equations, opaque, steps = [], [], _steps(text)
     for index, token in enumerate(tokens):
         if token.kind == "equals":
             equation = _equation(text, tokens, index, by_place)
             if equation:
-                equations.append(equation)
+                free = [q for q in quantities if not any(e.start <= q.start <= e.result.start for e in equations)]
+                equations.append(dataclasses.replace(equation, ahead=_ahead(text, steps, free, equation)))
             elif not _is_label(tokens, index):
                 opaque.append(token.start)
-    return Parsed(text, _steps(text), quantities, tuple(equations), tuple(opaque))
+    return Parsed(text, steps, quantities, tuple(equations), tuple(opaque))
 
 
 def numbers_of(text: str) -> tuple[tuple[Quantity, ...], frozenset[Fraction]]:
@@ -276,7 +283,7 @@ def _quantities(text: str, tokens: Sequence[_Token]) -> tuple[Quantity, ...]:
 def _is_variable(text: str, token: _Token) -> bool:
     """Whether a word is a single letter, as a variable is; "2x" is no quantity with a unit."""
     word = text[token.start : token.end]
-    return len(word) == 1 and word not in "aAI"
+    return len(word) == 1 and word not in _UNIT_LETTERS
 
 
 def _equation(text: str, tokens: Sequence[_Token], equals: int, by_place: dict[int, Quantity]) -> Equation | None:
@@ -308,6 +315,17 @@ def _equation(text: str, tokens: Sequence[_Token], equals: int, by_place: dict[i
             chained = goes_on or (follows and first == begin)  # not "= 7 eggs, and 7 + 2 = 9", which begins anew
             return Equation(left[0].start, terms, result, scaled, exact, chained)
     return None
+
+
+def _ahead(
+    text: str, steps: Sequence[tuple[int, int]], free: Sequence[Quantity], equation: Equation
+) -> Quantity | None:
+    """The one number, of those in no other equation, that says the result before "because" and the equation."""
+    if not REASON.search(text[max(0, equation.start - 12) : equation.start]):
+        return None
+    begin = max((step[0] for step in steps if step[0] <= equation.start), default=0)
+    said = [q for q in free if begin <= q.start < equation.start and q.value == equation.result.value]
+    return said[0] if len(said) == 1 else None
 
 
 def _next_sign(tokens: Sequence[_Token]) -> str:

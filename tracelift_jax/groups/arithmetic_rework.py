@@ -6,7 +6,7 @@ hold together, or a number that nobody would write.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 from tracelift_jax.groups.arithmetic import (
@@ -107,6 +107,7 @@ class _Pass:
     ):
         self.parsed, self.known, self.forced, self.signs = parsed, known, forced, signs
         self.by_result = {e.result.start: e for e in parsed.equations}
+        self.by_ahead = {e.ahead.start: e for e in parsed.equations if e.ahead}
         self.operands = {q.start for e in parsed.equations for q in e.operands}
         self.now: dict[int, Fraction] = {}  # the value of each number passed, by its place
         self.moved: dict[_Key, Fraction] = {}
@@ -116,7 +117,7 @@ class _Pass:
 
     def run(self) -> Reworked | None:
         """The edits, or None where the text cannot follow."""
-        for quantity in self.parsed.quantities:
+        for quantity in self._order():
             value = self._value(quantity)
             if value is None:
                 return None
@@ -126,12 +127,24 @@ class _Pass:
                     return None
                 value = Fraction(digits.replace(",", ""))
                 self.edits.append(Edit(quantity.start, quantity.end, digits))
-                self.carried |= quantity.start not in self.forced
-                if quantity.start in self.by_result and not self._carry(quantity, value):
-                    return None
+                self.carried |= quantity.start not in self.forced and quantity.start not in self.by_ahead
+                if quantity.start in self.by_result:
+                    if not can_follow(self.parsed, self.known, self.by_result[quantity.start]):
+                        return None
+                    self.moved[_key(quantity)] = value
             self.now[quantity.start] = value
             self.seen.add(quantity.value)
-        return Reworked(tuple(self.edits), self.carried) if self.edits else None
+        edits = tuple(sorted(self.edits, key=lambda edit: edit.start))
+        return Reworked(edits, self.carried) if edits else None
+
+    def _order(self) -> Iterator[Quantity]:
+        """The numbers as they stand, but what says a result ahead comes right behind that result."""
+        for quantity in self.parsed.quantities:
+            if quantity.start not in self.by_ahead:
+                yield quantity
+            equation = self.by_result.get(quantity.start)
+            if equation and equation.ahead:
+                yield equation.ahead
 
     def _must_be_exact(self, quantity: Quantity) -> bool:
         return quantity.start not in self.by_result or self.by_result[quantity.start].exact
@@ -140,14 +153,16 @@ class _Pass:
         """What the number becomes; None where that cannot be told."""
         if quantity.start in self.forced:
             return self.forced[quantity.start]
+        if quantity.start in self.by_ahead:
+            return self.now[self.by_ahead[quantity.start].result.start]
         equation = self.by_result.get(quantity.start)
         if equation:
             return self._again(equation)
         if _key(quantity) in self.moved:
             return self.moved[_key(quantity)]
         # A number from nowhere may have been reckoned in the head from one that has changed.
-        explained = quantity.value in self.known | self.seen | CONSTANTS
-        if self.moved and not explained and (quantity.start not in self.operands or quantity.value.denominator == 1):
+        from_nowhere = self.moved and not any(quantity.value in values for values in (self.seen, self.known, CONSTANTS))
+        if from_nowhere and (quantity.start not in self.operands or quantity.value.denominator == 1):
             return None
         return quantity.value
 
@@ -168,26 +183,22 @@ class _Pass:
         value = value_of(terms, equation.scaled)
         return value * 100 if value is not None and equation.scaled and equation.result.percent else value
 
-    def _before(self, result: Quantity) -> list[Quantity]:
-        """The numbers that stand before `result`."""
-        return [q for q in self.parsed.quantities if q.start < result.start]
 
-    def _carry(self, result: Quantity, value: Fraction) -> bool:
-        """Notes that later mentions of `result` are to become `value`; False where it is unclear which they are."""
-        later = [q for q in self.parsed.quantities if q.start > result.start]
-        if any(equals > result.start for equals in self.parsed.opaque):
-            return False
-        step = self.parsed.step_of(result.start)
-        if any(q.value == result.value and self.parsed.step_of(q.start) == step for q in self._before(result)):
-            return False  # "72 ounces, because 12 x 6 = 72" says the result first
-        elsewhere = [q for q in self.by_result.values() if q.result.start != result.start]
-        ambiguous = result.value in self.known | self.seen | CONSTANTS or any(
-            e.result.value == result.value for e in elsewhere
-        )
-        if ambiguous and any(q.value == result.value for q in later):
-            return False
-        self.moved[_key(result)] = value
-        return True
+def can_follow(parsed: Parsed, known: frozenset[Fraction], equation: Equation) -> bool:
+    """Whether it is clear which later numbers an equation's result is carried to, so that it may change.
+
+    Args:
+        parsed: the text. known: the values that the problem states.
+    """
+    result, step = equation.result, parsed.step_of(equation.result.start)
+    if any(equals > result.start for equals in parsed.opaque):
+        return False
+    same = [q for q in parsed.quantities if q.value == result.value and q not in (result, equation.ahead)]
+    before = [q for q in same if q.start < result.start]
+    if any(parsed.step_of(q.start) == step for q in before):
+        return False  # "All 72 of them: 12 x 6 = 72" says the result first, or speaks of another 72
+    other = any(e.result.value == result.value for e in parsed.equations if e is not equation)
+    return len(before) == len(same) or not (before or other or result.value in known or result.value in CONSTANTS)
 
 
 def rework(

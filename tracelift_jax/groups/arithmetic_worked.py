@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from tracelift_jax.groups.arithmetic import Equation, Parsed, Quantity, decimals_of, numbers_of, parse
-from tracelift_jax.groups.arithmetic_rework import CONSTANTS, CURRENCY
+from tracelift_jax.groups.arithmetic_rework import CONSTANTS, CURRENCY, can_follow
 
 _Item = TypeVar("_Item")
 
@@ -45,18 +45,29 @@ class Worked:
         """How many steps there are."""
         return len(self.parsed.steps)
 
+    def answer_quantity(self) -> Quantity | None:
+        """Where the answer is said last; None if it is not."""
+        value = fraction_of(self.answer)
+        return max((q for q in self.parsed.quantities if q.value == value), key=lambda q: q.start, default=None)
+
     def answer_place(self) -> int:
         """Where the answer is said last; behind the text if it is not."""
-        value = fraction_of(self.answer)
-        return max((q.start for q in self.parsed.quantities if q.value == value), default=len(self.text))
+        quantity = self.answer_quantity()
+        return quantity.start if quantity else len(self.text)
+
+    def said(self, quantity: Quantity, digits: str = "") -> str:
+        """A number as the trace writes it, with its currency and percent sign; with other digits if given."""
+        currency = self.text[with_currency(self.text, quantity.start) : quantity.start]
+        return currency + (digits or self.text[quantity.start : quantity.end]) + "%" * quantity.percent
 
     def written_answer(self) -> str:
-        """The answer as the trace writes it, with its currency."""
-        place = self.answer_place()
-        for quantity in self.parsed.quantities:
-            if quantity.start == place:
-                return self.text[with_currency(self.text, place) : quantity.end] + "%" * quantity.percent
-        return self.answer
+        """The answer as the trace writes it last."""
+        quantity = self.answer_quantity()
+        return self.said(quantity) if quantity else self.answer
+
+    def changeable(self) -> list[Equation]:
+        """The equations whose left side may change, because the rest of the trace can follow."""
+        return [e for e in self.parsed.equations if not e.chained and can_follow(self.parsed, self.known, e)]
 
     def mentioned(self, value: Fraction, place: int) -> int:
         """How often the step around `place` names `value`."""
@@ -67,7 +78,7 @@ class Worked:
         """Whether wherever the equation's result stands in the trace it can only have come from there."""
         value = equation.result.value
         others = [e.result.value for e in self.parsed.equations if e is not equation]
-        earlier = [q.value for q in self.parsed.quantities if q.start < equation.result.start]
+        earlier = [q.value for q in self.parsed.quantities if q.start < equation.result.start and q != equation.ahead]
         return value not in self.known | CONSTANTS and value not in others and value not in earlier
 
 
@@ -96,8 +107,22 @@ def shuffled(rng: random.Random, items: Iterable[_Item]) -> list[_Item]:
     return listed
 
 
-def slips(worked: Worked, quantity: Quantity, rng: random.Random) -> Iterator[Fraction]:
-    """Values that a slip may put in place of a number: a few off, a digit wrong or two exchanged."""
+def slips(worked: Worked, equation: Equation, rng: random.Random) -> Iterator[Fraction]:
+    """Values that a slip may put in place of a calculation's result, those first that its operands do not belie.
+
+    Nobody who takes 3 from 17 finds 21: such values come last.
+    """
+    result = equation.result
+    values = list(near_misses(worked, result, rng))
+
+    def belied(value: Fraction) -> bool:
+        return any((value > q.value) != (result.value > q.value) for q in equation.operands)
+
+    yield from sorted(values, key=belied)
+
+
+def near_misses(worked: Worked, quantity: Quantity, rng: random.Random) -> Iterator[Fraction]:
+    """Values that may be taken for a number: a few off, a digit wrong or two exchanged."""
     decimals = decimals_of(worked.text[quantity.start : quantity.end])
     whole = int(quantity.value * 10**decimals)
     zeros = len(str(whole)) - len(str(whole).rstrip("0"))
