@@ -12,7 +12,7 @@ from tracelift_jax import gin_config
 from tracelift_jax.config import Chat, Frame, Prompts, Train
 from tracelift_jax.errors import UserError
 from tracelift_jax.rollout.batch import Sizes, encode_problem
-from tracelift_jax.tasks.gsm8k import Gsm8kTask
+from tracelift_jax.tasks.files import JsonlTask
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text.prompts import Pieces
 from tracelift_jax.text.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ def test_a_model_with_the_planners_run(model):
     train = load(model)
     roles, base = train.roles, train.roles.base
     assert (base.path, base.dtype, base.param_dtype, base.remat) == ("there/base", "bfloat16", "bfloat16", "full")
-    assert roles.task == Gsm8kTask("there/train.jsonl", "there/test.jsonl")
+    assert roles.task == JsonlTask("there/train.jsonl", "there/test.jsonl", "gsm8k")
     assert roles.reward_model is None
     kind = Chat if model in CHATTING else Frame
     assert type(roles.prompts.planner) is type(roles.prompts.executor) is kind
@@ -92,7 +92,7 @@ def test_commands_of_the_headers(file, monkeypatch):
 def test_every_problem_fits(shared_data, qwen_tokenizer, model):
     """The longest of GSM8K's test split with their answers, in the tokens of Qwen2.5."""
     roles = load(model).roles
-    problems = Gsm8kTask("-", str(shared_data / "gsm8k" / "test.jsonl")).problems("test")
+    problems = JsonlTask(test=str(shared_data / "gsm8k" / "test.jsonl"), fields="gsm8k").problems("test")
     longest = sorted(problems, key=lambda p: len(p.text))[-60:] + sorted(problems, key=lambda p: len(p.answer))[-20:]
     pieces, sizes = Pieces(roles.prompts, qwen_tokenizer), Sizes(roles.prompt_tokens, roles.answer_tokens)
     assert all(encode_problem(pieces, sizes, 0, problem) for problem in longest)

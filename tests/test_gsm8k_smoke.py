@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tracelift_jax.cli import main
-from tracelift_jax.tasks.gsm8k import prepare
 
-SMOKE = Path(__file__).parents[1] / "experiments" / "gsm8k" / "smoke.gin"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+SMOKE, TASK = EXPERIMENTS / "gsm8k" / "smoke.gin", EXPERIMENTS / "tasks" / "gsm8k.gin"
 
 
 @pytest.mark.slow
@@ -16,7 +16,9 @@ SMOKE = Path(__file__).parents[1] / "experiments" / "gsm8k" / "smoke.gin"
 def test_two_steps_and_sixteen_problems(shared_data, tmp_path, form):
     train, test = shared_data / "gsm8k" / "train.jsonl.gz", shared_data / "gsm8k" / "test.jsonl"
     if form == "array_record":
-        train = test = prepare({"train": train, "test": test}, tmp_path / "prepared")
+        files = [f"--gin.TRAIN={train}", f"--gin.TEST={test}"]
+        main(["prepare", f"--gin_file={TASK}", *files, f"--out={tmp_path}"])
+        train = test = tmp_path / "gsm8k" / "1.0.0"
     run = tmp_path / "run"
     tokenizer = shared_data / "qwen2.5_tokenizer"
     flags = [f"--gin.TRAIN={train}", f"--gin.TEST={test}", f"--gin.TOKENIZER={tokenizer}"]

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from tracelift_jax.errors import UserError
-from tracelift_jax.tasks.rows import read_jsonl, read_numbered, require
+from tracelift_jax.tasks.rows import read_numbered, read_rows, require
 
 
 @pytest.fixture
@@ -17,17 +17,53 @@ def write(tmp_path):
     return write
 
 
-def fails(path: str, message: str):
-    """`read_jsonl(path)` raises one line that begins with the path and matches `message`."""
-    with pytest.raises(UserError, match="^" + re.escape(path) + message) as caught:
-        read_jsonl(path)
-    assert "\n" not in str(caught.value)
+def fails(path: str, message: str, *reads):
+    """All of `reads` raise one line that begins with the path and matches `message`."""
+    for read in reads or (read_numbered, read_rows):
+        with pytest.raises(UserError, match="^" + re.escape(path) + message) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+def rows(path: str) -> list[dict]:
+    """The rows of a JSONL file, by all readers."""
+    found = [row for _, row in read_numbered(path)]
+    assert [row for _, row in read_rows(path)] == found
+    return found
 
 
 def test_blank_lines_give_no_row_but_count(write):
     path = write(b'\n{"a": 1}\n \t\n\n{"a": 2}\n\n')
-    assert read_jsonl(path) == [{"a": 1}, {"a": 2}]
     assert read_numbered(path) == [(2, {"a": 1}), (5, {"a": 2})]
+    assert read_rows(path) == [(f"{path}:2", {"a": 1}), (f"{path}:5", {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"a": 1}, {"a": "é"}]', '\ufeff\n [\n{"a": 1},\n{"a":\n"é"}]\n', '[{"a":1},{"a":"é"}]\r\n']
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_one_array(write, text, pack):
+    path = write(pack(text.encode()))
+    assert read_rows(path) == [(f"{path}:row 1", {"a": 1}), (f"{path}:row 2", {"a": "é"})]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            b'[{"a": 1},\n {"a": }]',
+            r": not JSON \(Expecting value, line 2, column 8\); the file begins as one JSON array$",
+        ),
+        (b'[{"a": 1}', r": not JSON \(Expecting ',' delimiter, column 10\)"),
+        (b'[{"a": 1}]\n[{"a": 2}]', r": not JSON \(Extra data, line 2, column 1\)"),
+        (b'[{"a": 1}, 2]', ":row 2: not a JSON object"),
+        (b"[]", ": the file is empty"),
+        (b'["\xff"]', ": not UTF-8"),
+        (b"[" * 100_000, ": JSON that cannot be read"),
+    ],
+)
+def test_arrays_that_cannot_be_read(write, data, message):
+    fails(write(data), message, read_rows)
 
 
 @pytest.mark.parametrize(
@@ -40,17 +76,17 @@ def test_blank_lines_give_no_row_but_count(write):
     ],
 )
 def test_variants_of_text_files_read_alike(write, data):
-    assert read_jsonl(write(data.encode())) == [{"a": "é…"}, {"a": 2}]
+    assert rows(write(data.encode())) == [{"a": "é…"}, {"a": 2}]
 
 
 def test_a_line_separator_inside_a_string_ends_no_line(write):
-    assert read_jsonl(write('{"a": "x\u2028y\x85"}\n'.encode())) == [{"a": "x\u2028y\x85"}]
+    assert rows(write('{"a": "x\u2028y\x85"}\n'.encode())) == [{"a": "x\u2028y\x85"}]
 
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.gz"])
 def test_gzip_is_known_by_its_bytes_not_its_name(write, name):
     data = b'{"a": 1}\n{"a": 2}\n'
-    assert read_jsonl(write(gzip.compress(data), name)) == read_jsonl(write(data, "plain.gz"))
+    assert rows(write(gzip.compress(data), name)) == rows(write(data, "plain.gz"))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +97,7 @@ def test_gzip_is_known_by_its_bytes_not_its_name(write, name):
         (b'{"a": 1}\n[1]\n', ":2: not a JSON object"),
         (b'{"a": "\xff"}\n', ":1: not UTF-8"),
         (b'{"a": ' + b"9" * 5000 + b"}\n", ":1: JSON that cannot be read"),
-        (b"[" * 100_000, ":1: JSON that cannot be read"),
+        (b'{"a": ' + b"[" * 100_000, ":1: JSON that cannot be read"),
         (b"", ": the file is empty"),
         (b"\n \n", ": the file is empty"),
     ],

@@ -12,7 +12,7 @@ from tracelift_jax.rollout.reward import RewardConfig
 from tracelift_jax.rollout.sample import Sampling
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text import spans
-from tracelift_jax.text.numbers import Number, number_of
+from tracelift_jax.text.numbers import DIGITS, Number, number_of
 from tracelift_jax.text.prompts import ROLES, Pieces
 from tracelift_jax.text.spans import Automaton, BodyAutomaton, Tokens, pad
 from tracelift_jax.text.tokenizer import TokenBytes
@@ -51,8 +51,24 @@ class Sizes:
     answer: int
 
 
+def why_unjudged(problem: Problem) -> str:
+    """Why no answer to `problem` can be judged on the device, which reads numbers of at most 48 digits alone.
+
+    Returns:
+        Half a sentence about the problem; "" where it can be judged, or has no reference answer to be judged by.
+    """
+    if problem.answer_kind != "number":
+        return "whose answer is no number"
+    # Whatever is written in 48 characters has room; to look at each of thousands of problems takes seconds.
+    if len(problem.answer) > DIGITS and not number_of(problem.answer).found:
+        return f"whose answer has over {DIGITS} digits"
+    return ""
+
+
 def encode_problem(pieces: Pieces, sizes: Sizes, index: int, problem: Problem) -> PromptBatch | None:
-    """One problem as arrays without B; None where it does not fit its room."""
+    """One problem as arrays without B; None where it does not fit its room, or its answer cannot be judged."""
+    if why_unjudged(problem):
+        return None
     framed = [pieces.problem(role, problem) for role in ROLES]
     answer = pieces.answer(problem.answer)
     if max(map(len, framed)) > sizes.prompt or len(answer) > sizes.answer:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from tracelift_jax.checked import check_types, require
-
-OK, WRONG, FAILED = 1, 0, -1
-"""A verdict: right, wrong, or no verdict because something broke (which is never learnt from)."""
+from tracelift_jax.tasks.verdict import FAILED as FAILED
+from tracelift_jax.tasks.verdict import OK as OK
+from tracelift_jax.tasks.verdict import WRONG as WRONG
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,15 +1,60 @@
-"""Prepared data: tensorflow-datasets datasets of text fields in array_record, written and read without TensorFlow."""
+"""Prepared data: tensorflow-datasets datasets of text fields in array_record, written and read without TensorFlow.
+
+A prepared data set of problems has a row for each, with every field of `Problem`.
+"""
 
 import contextlib
+import dataclasses
 import io
+import shutil
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 from tracelift_jax.errors import UserError
+from tracelift_jax.tasks.problem import AnswerKind, Problem
+from tracelift_jax.tasks.rows import require
 
 _INFO_FILE = "dataset_info.json"
+_COLUMNS = {field.name: "problem" if field.name == "text" else field.name for field in dataclasses.fields(Problem)}
+_PROGRESS = (TextColumn("writing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+def write_problems(name: str, problems: Mapping[str, Sequence[Problem]], out_dir: str | Path) -> Path:
+    """Writes the problems of each split as one data set, OUT_DIR/NAME/1.0.0, and returns that directory.
+
+    Raises:
+        UserError: the data set is already there, or cannot be written.
+    """
+    rows = {
+        split: [{column: getattr(problem, field) for field, column in _COLUMNS.items()} for problem in of_split]
+        for split, of_split in problems.items()
+    }
+    return write_prepared(name, tuple(_COLUMNS.values()), rows, out_dir)
+
+
+def is_prepared(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a data set that `write_problems` wrote."""
+    return {"problem_id", "problem", "answer", "answer_kind"} <= row.keys()
+
+
+def problem_of(row: Mapping[str, Any], where: str) -> Problem:
+    """The problem of a row that `write_problems` wrote.
+
+    Raises:
+        UserError: the row holds something else.
+    """
+    for column in ("problem_id", "problem", "answer"):
+        require(row, column, where)
+    if row["answer_kind"] not in typing.get_args(AnswerKind):
+        raise UserError(f'{where}: "answer_kind" is "{row["answer_kind"]}"; prepare the data set again')
+    return Problem(**{field: row[column] for field, column in _COLUMNS.items() if column in row})
 
 
 def write_prepared(
@@ -25,9 +70,12 @@ def write_prepared(
         The versioned directory, for `prepared_rows`.
 
     Raises:
-        UserError: the dataset is already there.
+        UserError: the dataset is already there, or cannot be written.
     """
     import tensorflow_datasets as tfds  # here, not above: it is slow to import and most runs read files
+
+    console = Console(file=sys.stderr)  # as it is now, before it is redirected
+    progress = Progress(*_PROGRESS, console=console, disable=not console.is_terminal)
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The rows as they are. (`store_as_tfds_dataset` would do, but it imports TensorFlow.)"""
@@ -44,22 +92,30 @@ def write_prepared(
 
         def _split_generators(self, dl_manager):
             del dl_manager
-            return {split: self._generate_examples(split_rows) for split, split_rows in rows.items()}
+            return {split: self._generate_examples(split, split_rows) for split, split_rows in rows.items()}
 
-        def _generate_examples(self, split_rows: Iterable[Mapping[str, Any]]):
-            yield from ((i, {field: row[field] for field in fields}) for i, row in enumerate(split_rows))
+        def _generate_examples(self, split: str, split_rows: Sequence[Mapping[str, Any]]):
+            for i, row in enumerate(progress.track(split_rows, description=split)):
+                yield i, {field: row[field] for field in fields}
 
     builder = Builder(data_dir=str(out_dir), file_format="array_record")
     target = Path(builder.data_dir)
     if target.exists():
         raise UserError(f"{target}: already there; remove it or choose another directory")
-    # The "download" folder and the progress bars have nothing to hold or tell here.
+    for left_behind in target.parent.glob(f"incomplete.*_{target.name}"):  # by a run that was killed
+        shutil.rmtree(left_behind, ignore_errors=True)
+    # The "download" folder and the library's own progress bars have nothing to hold or tell here.
     with (
         tempfile.TemporaryDirectory() as unused,
+        progress,
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
-        builder.download_and_prepare(download_dir=unused)
+        try:
+            # Into a directory of another name, which is removed if this is interrupted, and renamed when it is whole.
+            builder.download_and_prepare(download_dir=unused)
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror or error})") from None
     return target
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
+
+AnswerKind = Literal["number", "latex"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +18,9 @@ class Problem:
         reasoning: reference reasoning without tags, or "" where the source has none.
         task_type: the kind of problem, written into the reward model's prompt.
         task_name: "math" or "code", likewise.
+        tests: what a reader may know of a program's tests, as text, shown where a prompt says so; "" for none.
+        answer_kind: "number"; or "latex": an expression in LaTeX or plain words, as the source has it, which cannot be
+            judged on the device.
     """
 
     problem_id: str
@@ -24,6 +29,8 @@ class Problem:
     reasoning: str = ""
     task_type: str = "math"
     task_name: str = "math"
+    tests: str = ""
+    answer_kind: AnswerKind = "number"
 
 
 class Task(Protocol):
