@@ -1,4 +1,4 @@
-"""Where the shipped reward model lies, and its grades computed as a rollout does."""
+"""Where the shipped reward model lies, its grades computed as a rollout does, and the same model set otherwise."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,12 +11,19 @@ from tiny import ROOT
 from tracelift_jax.models import hf
 from tracelift_jax.models.transformer import Transformer
 from tracelift_jax.rollout.score import grade
-from tracelift_jax.serve.scorer import Item
+from tracelift_jax.serve.scorer import Item, LoadedScorer
 from tracelift_jax.text.spans import pad
 from tracelift_jax.text.tokenizer import Tokenizer
 
 SHIPPED = ROOT / "experiments" / "dial" / "score.gin"
 GRADER = ROOT / "tracelift_jax" / "assets" / "dial" / "reward_model"
+
+
+def copied(scorer: LoadedScorer, **changes: Any) -> LoadedScorer:
+    """The same weights and compiled functions with other attributes."""
+    copy = LoadedScorer.__new__(LoadedScorer)
+    copy.__dict__ |= scorer.__dict__ | changes
+    return copy
 
 
 @dataclasses.dataclass(frozen=True)

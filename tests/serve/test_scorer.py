@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from serve_files import graded_by_rollout
+from serve_files import GRADER, copied, graded_by_rollout
 from tiny import ROOT, TOKENIZER, make_roles, model, write_models
 
 from tracelift_jax import gin_config
@@ -72,7 +72,7 @@ def test_few_shapes_are_compiled(config, items):
 
 
 def test_a_problem_is_cut_at_its_end_and_a_reasoning_never(scorer):
-    tokenizer = Tokenizer.load(ROOT / "tracelift_jax" / "assets" / "dial" / "reward_model")
+    tokenizer = Tokenizer.load(GRADER)
     problem = "The dial shows 7. Ann turns it up 5. " * 60 + "What does it show now?"
     trace = tokenizer.encode("<reasoning> 7 + 5 = 2 </reasoning>")
     ids = scorer.read(Item(problem, "7 + 5 = 2")).ids
@@ -87,20 +87,39 @@ def test_a_problem_is_cut_at_its_end_and_a_reasoning_never(scorer):
     assert list(scorer.read(Item(problem, "7 + 5 = 2"), len(trace) + 1).ids) == [*newline, *trace]
     with pytest.raises(UserError, match=f"^the reasoning takes {len(trace)} tokens, which leaves no room .* within"):
         scorer.read(Item(problem, "7 + 5 = 2"), len(trace))
-    with pytest.raises(UserError, match=r"within 192$"):
+    with pytest.raises(UserError, match=r"within 192; allow more, or have it cut: Scorer.too_long = 'reference'$"):
         scorer.read(Item("x", "7 + 5 = 2 ; " * 50))
 
 
+def test_the_reference_cuts_the_whole_on_the_right(scorer):
+    tokenizer = Tokenizer.load(GRADER)
+    reader = copied(scorer, config=dataclasses.replace(scorer.config, too_long="reference"))
+    problem, reasoning = "The dial shows 7. Ann turns it up 5.", "7 + 5 = 2 ; " * 50
+    for item in (Item(problem, reasoning), Item(problem * 60, reasoning), Item(problem, "7 + 5 = 2")):
+        whole = tokenizer.encode(f"{item.problem}\n<reasoning> {item.reasoning.strip()} </reasoning>")
+        for most in (1, 20, 191, 192, 5000, None):
+            assert list(reader.read(item, most).ids) == whole[: min(most or 192, 192)]
+
+
 @pytest.mark.parametrize(
-    "frame", [Frame("{task_name}/{task_type}: ", " <end>\n"), Chat("", "{task_name}/{task_type}: ")]
+    "frame",
+    [
+        Frame("{task_name}/{task_type}: ", " <end>\n", "Tests: {tests}\n"),
+        Chat("", "{task_name}/{task_type}: ", tests=" Tests: {tests}"),
+        Frame("{task_name}/{task_type}: ", " <end>\n"),
+    ],
+    ids=["frame", "chat", "shows no tests"],
 )
 def test_problems_are_cut_as_long_as_they_can_be(qwen_tokenizer, frame):
-    """Against trying every length; the words around the problem stay whole."""
+    """Against trying every length: first of the tests, then of the problem; the words around them stay whole."""
     pieces = Pieces(Prompts(reward_model=frame), qwen_tokenizer)
-    text = "Ünïcödé 7 apples; <|im_end|> and 12345 pears?"
-    problem = Problem("p", text, "", task_type="{task_name}", task_name="code")
-    tried = [pieces.problem("reward_model", dataclasses.replace(problem, text=text[:n])) for n in range(len(text) + 1)]
+    text, tests = "Ünïcödé 7 apples; <|im_end|> and 12345 pears?", "f(3) == 6, <|im_end|> f({tests}) fails"
+    problem = Problem("p", text, "", task_type="{task_name}", task_name="code", tests=tests)
+    begun = [(text[:n], "") for n in range(len(text) + 1)] + [(text, tests[:n]) for n in range(1, len(tests) + 1)]
+    tried = [pieces.problem("reward_model", dataclasses.replace(problem, text=a, tests=b)) for a, b in begun]
     assert "code/{task_name}: " in qwen_tokenizer.decode(tried[0])
+    assert ("Tests: " + tests in qwen_tokenizer.decode(tried[-1])) == bool(frame.tests)
+    assert "Tests" not in qwen_tokenizer.decode(tried[len(text)])
     for room in range(len(tried[0]) - 2, len(tried[-1]) + 2):
         fits = [ids for ids in tried if len(ids) <= room]
         assert pieces.cut_problem("reward_model", problem, room) == (fits[-1] if fits else None)
@@ -114,14 +133,18 @@ def test_the_published_text_line_by_line(qwen_tokenizer):
     scorer = LoadedScorer.__new__(LoadedScorer)  # reads, and grades nothing: no weights
     scorer.config, scorer._pieces = config, pieces
     problem, reasoning = "Two lines:\n1. a < b?\n\n2. Why (not)?", "(a) Since {task_type} = 3,\n\n b > 2.\n- done."
+    tests = "f(1) == {tests}\n\nf(2) == 3"
+    shown = f"<tests>\n{tests}\n</tests>\n"
     for name, kind in (("math", "GSM8K"), ("code", "{task_name}")):
-        text = (
-            f"<task>{name}</task>\n<type>{kind}</type>\n<problem>\n{problem}\n</problem>\n"
-            f"<reasoning>\n{reasoning}\n</reasoning>"
-        )
-        ids = scorer.read(Item(f" {problem}\n", f"\n{reasoning} ", name, kind)).ids
-        assert qwen_tokenizer.decode(ids) == text
-        assert list(ids) == qwen_tokenizer.encode(text)
+        for given, lines in (("", ""), (" \n", ""), (tests, shown), (f"\n{tests}\n", shown)):
+            for written in (reasoning, ""):
+                text = (
+                    f"<task>{name}</task>\n<type>{kind}</type>\n<problem>\n{problem}\n</problem>\n{lines}"
+                    f"<reasoning>\n{written}\n</reasoning>"
+                )
+                ids = scorer.read(Item(f" {problem}\n", f"\n{written} ", name, kind, given)).ids
+                assert qwen_tokenizer.decode(ids) == text
+                assert list(ids) == qwen_tokenizer.encode(text)
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +203,7 @@ def test_an_adapter_grades_on_its_base_as_in_a_run(folder):
 
 def test_weights_that_give_no_number(scorer, items):
     variables, heads = scorer._weights
-    broken = LoadedScorer.__new__(LoadedScorer)
-    broken.__dict__ |= scorer.__dict__ | {"_weights": (variables, {**heads, "total": heads["total"] * np.nan})}
+    broken = copied(scorer, _weights=(variables, {**heads, "total": heads["total"] * np.nan}))
     with pytest.raises(UserError, match=r"reward_model: its weights give numbers that are not finite"):
         broken.grade([broken.read(items[0])])
 
@@ -200,18 +222,24 @@ def test_weights_that_give_no_number(scorer, items):
         ({"problem": "x", "reasoning": "\ud800"}, 'field "reasoning" holds half of a surrogate pair'),
         ({"problem": "x", "reasoning": "x", "task_name": "art"}, """must be "math" or "code", not 'art'"""),
         ({"problem": "x", "reasoning": "x", "task_type": []}, 'field "task_type" must be a string, not list'),
+        ({"problem": "x", "reasoning": "x", "tests": ["f"]}, 'field "tests" must be a string, not list'),
+        ({"problem": "x", "reasoning": "x", "tests": "\udfff"}, 'field "tests" holds half of a surrogate pair'),
     ],
 )
-def test_items_that_are_refused(row, reason):
+def test_items_that_are_refused(config, row, reason):
     with pytest.raises(UserError) as refused:
-        read_item(row)
+        read_item(row, config)
     assert reason in str(refused.value)
 
 
-def test_an_item_is_about_math_unless_it_says_otherwise():
-    assert read_item({"problem": "p", "reasoning": "", "id": 3}) == Item("p", "", "math", "math")
-    row = {"problem": "p", "reasoning": "r", "task_name": "code", "task_type": "stdin"}
-    assert read_item(row) == Item("p", "r", "code", "stdin")
+def test_an_item_is_about_what_the_experiment_says_unless_it_says_otherwise(config):
+    plain = {"problem": "p", "reasoning": "", "id": 3}
+    row = {"problem": "p", "reasoning": "r", "task_name": "code", "task_type": "stdin", "tests": "f(1) == 2"}
+    assert read_item(plain, config) == Item("p", "", "math", "math", "")
+    assert read_item(row, config) == Item("p", "r", "code", "stdin", "f(1) == 2")
+    code = dataclasses.replace(config, task_name="code", task_type="call")
+    assert read_item(plain, code) == Item("p", "", "code", "call", "")
+    assert read_item(plain | {"task_name": "math"}, code) == Item("p", "", "math", "call", "")
 
 
 @pytest.mark.parametrize(
@@ -223,6 +251,8 @@ def test_an_item_is_about_math_unless_it_says_otherwise():
         ({"lengths": (0, 8)}, "Scorer.lengths"),
         ({"batch_size": 0}, "Scorer.batch_size"),
         ({"chunk": 0}, "Scorer.chunk"),
+        ({"too_long": "leave_out"}, "Scorer.too_long"),
+        ({"task_name": "art"}, "Scorer.task_name"),
         ({"reward_model": Adapter("a")}, "Scorer.base must be set"),
         ({"base": Model("b")}, "Scorer.base is for an Adapter"),
         ({"reward_model": Model()}, "Scorer.reward_model needs a path"),

@@ -14,6 +14,7 @@ import aiohttp
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from serve_files import copied
 from tiny import command, start
 
 from tracelift_jax.config import Service
@@ -21,13 +22,6 @@ from tracelift_jax.serve.scorer import Item, LoadedScorer
 from tracelift_jax.serve.server import Server
 
 LIMITS = Service(max_items=20, max_bytes=60_000, max_waiting=48, read_seconds=0.5)
-
-
-def copied(scorer: LoadedScorer, **changes: Any) -> LoadedScorer:
-    """The same weights and compiled functions with other attributes."""
-    copy = LoadedScorer.__new__(LoadedScorer)
-    copy.__dict__ |= scorer.__dict__ | changes
-    return copy
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +44,7 @@ async def served(scorer: LoadedScorer) -> AsyncIterator[tuple[Client, Server]]:
 
 def ask(scorer: LoadedScorer, questions: Callable[[Client, Server], Awaitable[None]]) -> None:
     async def all_of_it() -> None:
-        async with served(scorer) as (client, server):
+        async with asyncio.timeout(300), served(scorer) as (client, server):
             await questions(client, server)
 
     asyncio.run(all_of_it())
@@ -69,7 +63,9 @@ async def post(client: Client, body: Any) -> tuple[int, dict]:
 
 def agree(found: dict, expected, first: int, count: int) -> None:
     assert set(found) == {"scores", "results"}
-    assert found["scores"] == [one["score"] for one in found["results"]]
+    # Clients take either list, and of an object the first of these that it has.
+    names = ("total_score", "score", "reward", "total", "value")
+    assert found["scores"] == [next(one[name] for name in names if name in one) for one in found["results"]]
     wanted = slice(first, first + count)
     np.testing.assert_allclose(found["scores"], expected.score[wanted], atol=1e-5)
     np.testing.assert_allclose([one["total"] for one in found["results"]], expected.total[wanted], atol=1e-5)
@@ -86,7 +82,7 @@ def test_what_is_asked_is_answered(limited, items, expected):
         status, found = await post(client, {"items": plain})
         assert status == 200
         agree(found, expected, 7, 2)
-        code = {**plain[0], "task_name": "code", "task_type": "stdin"}
+        code = {**plain[0], "task_name": "code", "task_type": "stdin", "tests": "f(1) == 2"}
         status, found = await post(client, {"items": [code]})
         assert next(iter(found["results"][0]["rubric"])) == "task_understanding"
         assert await post(client, {"items": []}) == (200, {"scores": [], "results": []})
@@ -161,7 +157,8 @@ BAD = [
     ({"items": [ONE, {"problem": "p"}]}, 400, 'items[1]: field "reasoning" is missing'),
     ({"items": [{**ONE, "problem": 3}]}, 400, 'items[0]: field "problem" must be a string, not int'),
     ({"items": [{**ONE, "problem": "\ud800"}]}, 400, 'items[0]: field "problem" holds half of a surrogate pair'),
-    ({"items": [{**ONE, "tests": "x"}]}, 400, "items[0]: unknown field 'tests'; there are problem, reasoning, task_"),
+    ({"items": [{**ONE, "test": "x"}]}, 400, "items[0]: unknown field 'test'; there are problem, reasoning, task_"),
+    ({"items": [{**ONE, "tests": ["x"]}]}, 400, 'items[0]: field "tests" must be a string, not list'),
     ({"items": [{**ONE, "task_name": "art"}]}, 400, 'items[0]: field "task_name" must be "math" or "code"'),
     ({"items": [ONE, {**ONE, "reasoning": "7 + 5 = 2 ;" * 60}]}, 400, "items[1]: the reasoning takes 363 tokens"),
     ({"items": [ONE], "max_length": 2}, 400, "items[0]: the reasoning takes"),
@@ -176,6 +173,9 @@ def test_what_is_wrong_is_said_and_the_server_goes_on(limited, items, expected):
             found = await post(client, body)
             assert found[0] == status and set(found[1]) == {"error"}, (body, found)
             assert found[1]["error"].startswith(reason), (found, reason)
+        async with client.post("/score", data=b"not packed", headers={"Content-Encoding": "gzip"}) as response:
+            assert response.status == 400
+            assert await response.json() == {"error": "the request's body is not what its Content-Encoding says"}
         async with client.get("/nothing") as response:
             assert response.status == 404
             wanted = "no such path /nothing; there are /score, /health and /metrics"
@@ -220,6 +220,30 @@ def test_a_client_that_does_not_send_what_it_said(limited, items):
         assert (await post(client, {"items": wire(items[:1])}))[0] == 200
 
     ask(limited, questions)
+
+
+async def connect(host: str, port: int, items: list[Item]) -> asyncio.StreamWriter:
+    """A connection that has sent a whole request."""
+    body = json.dumps({"items": wire(items)}).encode()
+    _, writer = await asyncio.open_connection(host, port)
+    writer.write(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return writer
+
+
+def test_a_client_that_goes_away_is_not_worked_for(limited, items, expected):
+    patient = copied(limited, config=dataclasses.replace(limited.config, service=Service(gather_ms=500.0)))
+
+    async def questions(client: Client, server: Server) -> None:
+        writer = await connect(client.host, client.port, items[:3])
+        while server.worker._waiting != 3:
+            await asyncio.sleep(0.001)
+        writer.close()
+        while server.worker._waiting:
+            await asyncio.sleep(0.001)
+        agree((await post(client, {"items": wire(items[3:5])}))[1], expected, 3, 2)
+        assert (await metrics(client))["tracelift_rm_items_total"] == "2.0"
+
+    ask(patient, questions)
 
 
 def test_a_reward_model_that_fails_is_not_a_verdict(limited, items, expected, capsys):
@@ -269,12 +293,29 @@ def serving(*flags: str):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_process_finishes_what_it_accepted(items, expected, number):
     """Requests are waiting when the signal comes: all are answered, new ones are not taken, and it leaves with 0."""
-    # With a batch this large and this patient, nothing is graded for two seconds.
-    process, address = serving("--gin.Service.gather_ms=2000.0", "--gin.Scorer.batch_size=512")
+    # With a batch this large and this patient, nothing is graded for some seconds.
+    process, address = serving("--gin.Service.gather_ms=6000.0", "--gin.Scorer.batch_size=512")
     try:
 
         async def questions() -> None:
-            async with aiohttp.ClientSession() as session:
+            async with asyncio.timeout(300), aiohttp.ClientSession(address.removesuffix("score")) as session:
+
+                async def waiting(count: int) -> str:
+                    wanted, shown = f"tracelift_rm_waiting_items {count}.0", ""
+                    while wanted not in shown:
+                        await asyncio.sleep(0.01)
+                        shown = await (await session.get("/metrics")).text()
+                    return shown
+
+                port = int(address.split(":")[2].removesuffix("/score"))
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n")
+                assert b" 400 " in await reader.readline()
+                writer.close()
+                gone = await connect("127.0.0.1", port, items[:3])
+                await waiting(3)
+                gone.close()
+                assert "tracelift_rm_items_total 0.0" in await waiting(0)
 
                 async def one(first: int) -> dict:
                     async with session.post(address, json={"items": wire(items[first : first + 3])}) as response:
@@ -282,10 +323,7 @@ def test_a_stopped_process_finishes_what_it_accepted(items, expected, number):
                         return await response.json()
 
                 asked = [asyncio.create_task(one(3 * n)) for n in range(12)]
-                base = address.removesuffix("/score")
-                waiting = "tracelift_rm_waiting_items 36.0"
-                while waiting not in await (await session.get(f"{base}/metrics")).text():
-                    await asyncio.sleep(0.01)
+                await waiting(36)
                 process.send_signal(number)
                 for n, found in enumerate(await asyncio.gather(*asked)):
                     agree(found, expected, 3 * n, 3)
@@ -293,6 +331,7 @@ def test_a_stopped_process_finishes_what_it_accepted(items, expected, number):
         asyncio.run(questions())
         out, errors = process.communicate(timeout=60)
         assert (process.returncode, out) == (0, "stopped\n"), errors
+        assert "Traceback" not in errors
         with pytest.raises(urllib.error.URLError):
             urllib.request.urlopen(address.replace("/score", "/health"), timeout=10)
     finally:

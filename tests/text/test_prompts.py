@@ -78,6 +78,24 @@ def test_braces_in_a_problem_stay_as_they_are(pieces):
     )
 
 
+def test_tests_stand_behind_the_problem_where_there_are_some_and_the_words_say_how(pieces):
+    shown = Prompts(reward_model=Frame("<problem>\n", "\n</problem>\n", "<tests> {0}\n{tests}\n</tests>\n"))
+    p, decode = Pieces(shown, pieces.tokenizer), pieces.tokenizer.decode
+    tested = dataclasses.replace(PROBLEM, text="f? {tests}", tests="f(1) == {tests}\nf(2) == {task_type}")
+    plain = "<problem>\nf? {tests}\n</problem>\n"
+    assert decode(p.problem("reward_model", dataclasses.replace(tested, tests=""))) == plain
+    assert decode(p.problem("reward_model", tested)) == (
+        f"{plain}<tests> {{0}}\nf(1) == {{tests}}\nf(2) == {{task_type}}\n</tests>\n"
+    )
+    assert decode(p.problem("planner", tested)) == "f? {tests}\n"
+
+
+def test_a_reasoning_between_its_tags(pieces):
+    p = pieces
+    assert p.tokenizer.decode(p.tagged("7 + 5 = 2")) == "<reasoning> 7 + 5 = 2 </reasoning>"
+    assert p.tagged("7 + 5 = 2") == [*p.open, *p.trace("7 + 5 = 2")]
+
+
 def test_plain_prompts_start_with_the_token_in_front_and_nothing_else_does(tmp_path):
     p = Pieces(PROMPTS, Tokenizer.load(write_llama(tmp_path)))
     [begin] = p.tokenizer.begin
@@ -137,6 +155,32 @@ def test_whole_chats_are_those_of_transformers(chatty):
     whole = conversation(chatty, CHATS.reward_model, said)
     assert graded == whole[: len(graded)]
     assert control(chatty, whole[len(graded) :])[0] in ("<|im_end|>", "<|eot_id|>")
+
+
+def test_chats_show_tests_inside_the_turn(chatty):
+    """Token by token as `transformers` has the whole turn; without tests as if the words for them were not there."""
+    planner, executor = (
+        Chat(before="Plan: ", after="\n\nDo.", tests=" ({tests}) {tests}"),
+        Chat(after="\n", tests="Tests: {tests}\n"),
+    )
+    chats = Prompts(planner=planner, executor=executor, reward_model=executor, ask=" Number.")
+    p, plain = Pieces(chats, chatty), Problem("p", QUESTION, "26")
+    tested = dataclasses.replace(plain, tests="f(1) == {tests}\nf(2) == 3")
+    for problem, in_plan, behind in (
+        (tested, f" ({tested.tests}) {tested.tests}", f"Tests: {tested.tests}\n"),
+        (plain, "", ""),
+    ):
+        said = f"Plan: {QUESTION}\n\nDo.{in_plan}"
+        assert p.problem("planner", problem) == conversation(chatty, planner, said)
+        said = f"{QUESTION}\n{behind}<reasoning> x </reasoning> Number."
+        whole = conversation(chatty, executor, said)
+        assert [*p.problem("executor", problem), *p.open, *p.trace("x"), *p.ask] == whole
+        graded = [*p.problem("reward_model", problem), *p.tagged("x")]
+        assert graded == whole[: len(graded)]
+    hostile = dataclasses.replace(plain, tests=HOSTILE + MARK)
+    for role in ROLES:
+        assert control(chatty, p.problem(role, hostile)) == control(chatty, p.problem(role, plain))
+        assert HOSTILE + MARK in chatty.decode(p.problem(role, hostile))
 
 
 def test_an_answer_in_a_chat_begins_the_turn(chatty):
@@ -309,6 +353,8 @@ def test_the_roles_are_the_fields_of_prompts():
         (lambda: Chat(thinking="no"), "Chat.thinking"),
         (lambda: Chat(before=None), "Chat.before"),
         (lambda: Frame(after=3), "Frame.after"),
+        (lambda: Frame(tests="\nTests: {test}"), r"""Frame.tests must hold "{tests}" .* got '.nTests: {test}'$"""),
+        (lambda: Chat(tests="Tests"), "Chat.tests must hold"),
     ],
 )
 def test_wrong_words_are_refused(make, message):

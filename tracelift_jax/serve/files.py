@@ -130,7 +130,7 @@ def _lines(scorer: LoadedScorer, source: str, rows: Iterator[tuple[int, Row]]) -
         try:
             for name in ADDED:
                 require(name not in row, f'field "{name}" is in the input already, and would be written over')
-            yield Line(number, row, scorer.read(read_item(row)))
+            yield Line(number, row, scorer.read(read_item(row, scorer.config)))
         except UserError as error:
             raise UserError(f"{source}:{number}: {error}") from error
 

@@ -5,8 +5,9 @@ Sequences are padded to few lengths and batches to two sizes, so that few shapes
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,8 @@ SMALL = 8
 """The smaller of the two batch sizes is the larger one divided by this."""
 DIGITS = 7
 """Decimals of the numbers that are given out: what float32 holds of numbers around 1."""
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+"""Letters that JSON can spell and no tokenizer takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +81,11 @@ class Scorer:
         tokenizer: its directory; empty: the base's, or the reward model's.
         prompts: the words around problem and reasoning.
         lengths: the lengths that sequences are padded to, in growing order. The last is the most a problem and its
-            reasoning may take together: a problem is cut at its end to fit, a reasoning never.
+            reasoning may take together.
+        too_long: what becomes of more. "cut_problem": the end of the tests and then of the problem is cut, and an item
+            whose reasoning alone is too long is refused. "reference": all is one text, cut on the right as in the
+            paper's code, so that a long reasoning loses its end and is graded at the last token left.
+        task_name, task_type: of items that do not say.
         batch_size: sequences graded at a time, over all devices; where there are few, an eighth of it.
         chunk: lines of a file that are sorted by length together, and written together.
         mesh: the devices. service: limits of the server.
@@ -89,6 +96,9 @@ class Scorer:
     tokenizer: str = ""
     prompts: Prompts = Prompts()
     lengths: tuple[int, ...] = (256, 512, 1024, 2048, 3072)
+    too_long: Literal["cut_problem", "reference"] = "cut_problem"
+    task_name: RubricName = "math"
+    task_type: str = "math"
     batch_size: int = 32
     chunk: int = 1024
     mesh: MeshConfig = MeshConfig()
@@ -114,30 +124,31 @@ class Scorer:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One reasoning to grade. `task_name` and `task_type` are what the reward model is told of the problem."""
+    """One reasoning to grade. `task_name`, `task_type` and `tests` are what the reward model is told of the problem."""
 
     problem: str
     reasoning: str
     task_name: RubricName = "math"
     task_type: str = "math"
+    tests: str = ""
 
 
 ITEM_FIELDS = tuple(field.name for field in dataclasses.fields(Item))
 
 
-def read_item(row: Mapping[str, Any]) -> Item:
-    """The fields of an item in a JSON object; others are not looked at.
+def read_item(row: Mapping[str, Any], config: Scorer) -> Item:
+    """The fields of an item in a JSON object; others are not looked at. What it does not say of its task `config` does.
 
     Raises:
         UserError: a field is missing or is not usable; the message names it, the caller adds where.
     """
-    found: dict[str, Any] = {name: row[name] for name in ITEM_FIELDS if name in row}
+    found: dict[str, Any] = {"task_name": config.task_name, "task_type": config.task_type}
+    found |= {name: row[name] for name in ITEM_FIELDS if name in row}
     for name in ("problem", "reasoning"):
         require(name in found, f'field "{name}" is missing')
     for name, value in found.items():
         require(isinstance(value, str), f'field "{name}" must be a string, not {type(value).__name__}')
-        half = any("\ud800" <= letter <= "\udfff" for letter in value)  # JSON can spell it, and no tokenizer takes it
-        require(not half, f'field "{name}" holds half of a surrogate pair (\\ud800 to \\udfff)')
+        require(not HALF_A_PAIR.search(value), f'field "{name}" holds half of a surrogate pair (\\ud800 to \\udfff)')
     require(bool(found["problem"].strip()), 'field "problem" is empty')
     item = Item(**found)
     known = " or ".join(f'"{name}"' for name in DIMENSIONS)
@@ -177,22 +188,33 @@ class LoadedScorer:
         self._small = small if small % batch_shards(mesh) == 0 else config.batch_size
 
     def read(self, item: Item, most: int | None = None) -> Read:
-        """An item's tokens; white space around problem and reasoning does not count.
+        """An item's tokens; white space around problem, tests and reasoning does not count.
 
         Args:
             most: the most tokens; the longest of `Scorer.lengths` is the limit in any case.
 
         Raises:
-            UserError: the reasoning does not fit, however far the problem is cut.
+            UserError: the reasoning does not fit, however far the problem is cut, and may not be cut itself.
         """
         longest = self.config.lengths[-1]
         room = longest if most is None else min(most, longest)
-        trace = [*self._pieces.open, *self._pieces.trace(item.reasoning.strip())]
-        problem = Problem("", item.problem.strip(), "", task_type=item.task_type, task_name=item.task_name)
+        trace = self._pieces.tagged(item.reasoning.strip())
+        problem = Problem(
+            "",
+            item.problem.strip(),
+            answer="",
+            task_type=item.task_type,
+            task_name=item.task_name,
+            tests=item.tests.strip(),
+        )
+        if self.config.too_long == "reference":
+            whole = [*self._pieces.problem("reward_model", problem), *trace]
+            return Read(tuple(whole[:room]), DIMENSIONS[item.task_name])
         statement = self._pieces.cut_problem("reward_model", problem, room - len(trace))
         if statement is None:
             raise UserError(
-                f"the reasoning takes {len(trace)} tokens, which leaves no room for a problem within {room}"
+                f"the reasoning takes {len(trace)} tokens, which leaves no room for a problem within {room}; "
+                "allow more, or have it cut: Scorer.too_long = 'reference'"
             )
         return Read((*statement, *trace), DIMENSIONS[item.task_name])
 

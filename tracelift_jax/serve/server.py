@@ -1,6 +1,7 @@
 """`tracelift serve --rm`: the reward model over HTTP, in the wire format of METHOD's services.
 
-    POST /score    {"items": [{"problem", "reasoning", "task_name", "task_type"}, ...], "max_length", "batch_size"}
+    POST /score    {"items": [{"problem", "reasoning", "task_name", "task_type", "tests"}, ...], "max_length",
+                   "batch_size"}, of which "items" must be there, and of an item "problem" and "reasoning"
                    -> {"scores": [...], "results": [{"score", "total", "rubric"}, ...]}
     GET  /health   what is served, and 503 while the server stops
     GET  /metrics  in Prometheus' text format
@@ -13,6 +14,7 @@ answered by a 4xx status and {"error": reason}.
 import asyncio
 import dataclasses
 import json
+import logging
 import signal
 import sys
 import time
@@ -54,7 +56,7 @@ class Request:
     max_length: int | None
 
 
-def read_request(body: bytes, max_items: int) -> Request:
+def read_request(body: bytes, config: Scorer) -> Request:
     """The items of a request.
 
     Raises:
@@ -77,15 +79,16 @@ def read_request(body: bytes, max_items: int) -> Request:
     require("items" in data, 'field "items" is missing')
     items = data["items"]
     require(isinstance(items, list), f'field "items" must be a list, not {type(items).__name__}')
-    require(len(items) <= max_items, f"{len(items)} items are too many; at most {max_items} in one request")
-    return Request(tuple(_item(number, item) for number, item in enumerate(items)), data.get("max_length"))
+    most = config.service.max_items
+    require(len(items) <= most, f"{len(items)} items are too many; at most {most} in one request")
+    return Request(tuple(_item(number, item, config) for number, item in enumerate(items)), data.get("max_length"))
 
 
-def _item(number: int, item: Any) -> Item:
+def _item(number: int, item: Any, config: Scorer) -> Item:
     require(isinstance(item, dict), f"items[{number}] must be an object, not {type(item).__name__}")
     _check_names(item, ITEM_FIELDS, f"items[{number}]")
     try:
-        return read_item(item)
+        return read_item(item, config)
     except UserError as error:
         raise UserError(f"items[{number}]: {error}") from None
 
@@ -144,7 +147,9 @@ class Worker:
         """Grades what comes, until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            jobs = await self._gather()
+            jobs = [job for job in await self._gather() if not job.done.done()]  # it is when the client went away
+            if not jobs:
+                continue
             items = [item for job in jobs for item in job.items]
             try:
                 graded = await loop.run_in_executor(self._grading, self._scorer.grade, items)
@@ -159,7 +164,7 @@ class Worker:
             ready = iter(graded)
             for job in jobs:
                 own = [next(ready) for _ in job.items]
-                if not job.done.done():  # it is when its handler was cancelled
+                if not job.done.done():
                     job.done.set_result(own)
 
     async def _gather(self) -> list[Job]:
@@ -219,6 +224,9 @@ class Server:
             response = await handler(request)
         except web.HTTPRequestEntityTooLarge:
             response = _error(413, f"the request is larger than {self._limits.max_bytes} bytes")
+        except web.RequestPayloadError:
+            response = _error(400, "the request's body is not what its Content-Encoding says")
+            response.force_close()  # where the next request begins is not known
         except web.HTTPNotFound:
             response = _error(404, f"no such path {request.path[:80]}; there are /score, /health and /metrics")
         except web.HTTPException as error:
@@ -242,7 +250,7 @@ class Server:
     async def _score(self, request: web.Request) -> web.Response:
         async with asyncio.timeout(self._limits.read_seconds):
             body = await request.read()
-        graded = await self.worker.score(read_request(body, self._limits.max_items))
+        graded = await self.worker.score(read_request(body, self._scorer.config))
         results = [{"score": one.score, "total": one.total, "rubric": one.rubric} for one in graded]
         return web.json_response({"scores": [one.score for one in graded], "results": results})
 
@@ -271,7 +279,12 @@ async def serve(scorer: LoadedScorer, host: str, port: int, ready: Callable[[str
     """
     server = Server(scorer)
     limits = scorer.config.service
-    runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=limits.drain_seconds)
+    # What goes wrong with a request is answered and counted (`Server._answer`); no client may fill the log.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # A client that goes away is not worked for: those that try again would queue behind themselves.
+    runner = web.AppRunner(
+        server.app(), access_log=None, handler_cancellation=True, shutdown_timeout=limits.drain_seconds
+    )
     await runner.setup()
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 

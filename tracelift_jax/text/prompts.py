@@ -18,12 +18,14 @@ and the beginning of the model's own. The same pieces then hold:
     executor    head before PROBLEM after          ask tail, ask_directly tail
     reward      head before PROBLEM after
 
-so the executor reads the reasoning inside the user's turn. Control tokens come from the template (and from what the
-experiment's author writes around the problem) alone: in a problem or a reasoning their names are plain text.
+so the executor reads the reasoning inside the user's turn. Where a problem has tests and the role's words say how to
+show them, they stand directly behind `after`. Control tokens come from the template (and from what the experiment's
+author writes around the problem) alone: in a problem, its tests or a reasoning their names are plain text.
 """
 
 import dataclasses
 import re
+from collections.abc import Callable
 from functools import cached_property
 from typing import Literal
 
@@ -36,7 +38,9 @@ Role = Literal["planner", "executor", "reward_model"]
 ROLES: tuple[Role, ...] = ("planner", "executor", "reward_model")
 
 PROBLEM, REASONING, TASK_TYPE, TASK_NAME = "(7e1problem5c2)", "(7e1reasoning5c2)", "(7e1type5c2)", "(7e1name5c2)"
-"""What stands in a rendered chat template for the problem, the reasoning, the task type and the task name."""
+TESTS = "(7e1tests5c2)"
+"""What stands in a rendered chat template for the problem, the reasoning, the task type, the task name and the tests
+with the words around them."""
 
 
 def _fill(words: str, task_type: str, task_name: str) -> str:
@@ -45,22 +49,34 @@ def _fill(words: str, task_type: str, task_name: str) -> str:
     return re.sub("{task_type}|{task_name}", lambda found: values[found[0]], words)
 
 
+def _check_tests(kind: str, words: str) -> None:
+    require(not words or "{tests}" in words, f'{kind}.tests must hold "{{tests}}" where it is not empty, got {words!r}')
+
+
+def _show_tests(words: str, tests: str) -> str:
+    """The tests in `words`, or nothing where there are none."""
+    return words.replace("{tests}", tests) if tests else ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """What stands around a problem: `before + problem + after`.
+    """What stands around a problem: `before + problem + after`, and `tests` behind it where the problem has tests.
 
-    "{task_type}" and "{task_name}" in `before` are filled in.
+    "{task_type}" and "{task_name}" in `before` are filled in, and "{tests}" in `tests`, which as "" shows none.
     """
 
     before: str = ""
     after: str = "\n"
+    tests: str = ""
 
     def __post_init__(self) -> None:
         check_types(self)
+        _check_tests("Frame", self.tests)
 
     def text(self, problem: Problem) -> str:
         """The framed problem."""
-        return _fill(self.before, problem.task_type, problem.task_name) + problem.text + self.after
+        before = _fill(self.before, problem.task_type, problem.task_name)
+        return before + problem.text + self.after + _show_tests(self.tests, problem.tests)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,20 +86,24 @@ class Chat:
     Attributes:
         system: the system message; "" sends none, and the template may have one of its own.
         before, after: what stands around the problem; "{task_type}" and "{task_name}" in `before` are filled in.
+        tests: plain text behind `after` where the problem has tests; "{tests}" is filled in. "" shows none.
         thinking: whether models that can think before they answer (Qwen3) are to.
     """
 
     system: str = ""
     before: str = ""
     after: str = ""
+    tests: str = ""
     thinking: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)
+        _check_tests("Chat", self.tests)
 
     def turn(self, behind: str = "") -> str:
-        """The user's words, with marks for what is filled in; `behind` follows the problem."""
-        return _fill(self.before, TASK_TYPE, TASK_NAME) + PROBLEM + self.after + behind
+        """The user's words, with marks for what is filled in; `behind` follows the problem and its tests."""
+        tests = TESTS if self.tests else ""
+        return _fill(self.before, TASK_TYPE, TASK_NAME) + PROBLEM + self.after + tests + behind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,12 +148,29 @@ def _render(tokenizer: Tokenizer, role: Role, chat: Chat, turn: str) -> str:
     """
     text = tokenizer.chat(chat.system, turn, chat.thinking)
     # Templates may strip the ends of a turn; in between, everything must be there as it was written, once.
-    if turn.strip() not in text or any(text.count(mark) != turn.count(mark) for mark in (PROBLEM, REASONING)):
+    if turn.strip() not in text or any(text.count(mark) != turn.count(mark) for mark in (PROBLEM, TESTS, REASONING)):
         raise UserError(
             f"Prompts.{role}: the chat template of {tokenizer.where} does not show a user's words as they are, once; "
             "use a Frame"
         )
     return text
+
+
+def _longest(encode: Callable[[str], list[int]], text: str, room: int) -> list[int] | None:
+    """The longest beginning of `text`, short of all of it, that `encode` makes at most `room` tokens of.
+
+    Returns:
+        Those tokens, or None where not even "" fits.
+    """
+    fits, too_many, found = -1, len(text), None
+    while too_many - fits > 1:
+        letters = (fits + too_many) // 2
+        ids = encode(text[:letters])
+        if len(ids) <= room:
+            fits, found = letters, ids
+        else:
+            too_many = letters
+    return found
 
 
 def _render_roles(tokenizer: Tokenizer, prompts: Prompts) -> dict[str, str]:
@@ -203,37 +240,42 @@ class Pieces:
         frame = getattr(self.prompts, role)
         if isinstance(frame, Frame):
             return [*self.tokenizer.begin, *self.tokenizer.encode(frame.text(problem))]
-        fill = {PROBLEM: problem.text, TASK_TYPE: problem.task_type, TASK_NAME: problem.task_name}
+        fill = {
+            PROBLEM: problem.text,
+            TASK_TYPE: problem.task_type,
+            TASK_NAME: problem.task_name,
+            TESTS: _show_tests(frame.tests, problem.tests),
+        }
         return self.tokenizer.encode_template(self.templates[role], fill)
 
     def cut_problem(self, role: Role, problem: Problem, room: int) -> list[int] | None:
         """A problem as `role` reads it in at most `room` tokens: its text cut at the end, what stands around it whole.
 
+        Tests go first, for a problem can be understood without them: they are cut at their end, left out with the words
+        around them where none of them fits, and only then the problem's text is cut.
+
         Returns:
-            None where not even the words around it fit.
+            None where not even the words around the problem fit.
         """
-
-        def begun(letters: int) -> list[int]:
-            return self.problem(role, dataclasses.replace(problem, text=problem.text[:letters]))
-
-        whole = begun(len(problem.text))
+        whole = self.problem(role, problem)
         if len(whole) <= room:
             return whole
-        fits, too_many = -1, len(problem.text)
-        found = None
-        while too_many - fits > 1:
-            letters = (fits + too_many) // 2
-            ids = begun(letters)
-            if len(ids) <= room:
-                fits, found = letters, ids
-            else:
-                too_many = letters
-        return found
+        bare = dataclasses.replace(problem, tests="")
+        if problem.tests and len(self.problem(role, bare)) <= room:
+            return _longest(
+                lambda tests: self.problem(role, dataclasses.replace(problem, tests=tests)), problem.tests, room
+            )
+        return _longest(lambda text: self.problem(role, dataclasses.replace(bare, text=text)), problem.text, room)
 
     def trace(self, reasoning: str) -> list[int]:
         """What a planner would write: the body and the closing tag."""
         space = self.prompts.space
         return self.tokenizer.encode(f"{space}{reasoning}{space}{self.prompts.close}")
+
+    def tagged(self, reasoning: str) -> list[int]:
+        """A reasoning that is given as text, with both tags: one text, as a reward model was trained to read it."""
+        prompts = self.prompts
+        return self.tokenizer.encode(f"{prompts.open}{prompts.space}{reasoning}{prompts.space}{prompts.close}")
 
     def begun(self, reasoning: str) -> list[int]:
         """A trace that goes on behind `reasoning`, the opening tag included."""
