@@ -14,6 +14,7 @@ from tracelift_jax.models.rubric import Grade
 from tracelift_jax.train.losses import (
     GrpoConfig,
     RewardModelLossConfig,
+    dimension_loss,
     group_advantages,
     grpo_loss,
     reduce_tokens,
@@ -134,8 +135,21 @@ def test_clipping_by_hand(config, total):
     loss, metrics = grpo_loss(POLICY, SAMPLER, GAIN, ALL, BOTH, config)
     close(loss, (total, 2))
     close(metrics["policy/ratio"], (4, 4))
-    close(metrics["policy/log_ratio_abs"], (2 * math.log(1.5) + 2 * math.log(2), 4))
-    close(metrics["policy/surprise"], (-2 * math.log(0.75) - 2 * math.log(0.25), 4))
+    close(metrics["policy/entropy"], (-2 * math.log(0.75) - 2 * math.log(0.25), 4))
+    # mean of q - 1 - log q over q = 1.5, 0.5, 1.5, 0.5
+    close(metrics["policy/kl_sampler"], (-2 * math.log(1.5) - 2 * math.log(0.5), 4))
+    close(metrics["sampler/gap"], (2 * math.log(1.5) + 2 * math.log(2), 4))
+    close(metrics["sampler/gap_tail"], (4, 4))
+    close(metrics["sampler/gap_max"], (2 * math.log(2), 2))
+
+
+def test_the_gap_of_what_does_not_count_is_not_seen():
+    near = jnp.where(jnp.array([[True, False], [False, True]]), SAMPLER + 0.05, SAMPLER + 9)
+    counted = jnp.array([[True, False], [False, False]])
+    _, metrics = grpo_loss(near, SAMPLER, GAIN, counted, BOTH, GrpoConfig())
+    close(metrics["sampler/gap"], (0.05, 1))
+    close(metrics["sampler/gap_tail"], (0, 1))
+    close(metrics["sampler/gap_max"], (0.05, 1))
 
 
 def test_tokens_clipped_by_hand():
@@ -227,6 +241,24 @@ def test_reward_model_loss_by_hand():
     close(metrics["score/pair_accuracy"], (1, 1))
     close(metrics["score/group_accuracy"], (1, 1))
     close(metrics["score/dimension_accuracy"], (1 / 15, 1))  # the positive's first; argmax of equals is label 0
+
+
+def test_squared_errors_of_the_labels_by_hand():
+    config = RewardModelLossConfig(dimension_loss="squared_error", total=0.0, rank=0.0)
+    (total, groups), metrics = reward_model_loss(graded(), LABELS, TOTALS, config)
+    # Of the positive, 2.75 once and 2 four times where the label is 4; of the negatives, 2 where it is 2.
+    by_hand = (1.25**2 + 4 * 2**2) / 3
+    close(metrics["loss/dimensions"], (by_hand, 1))
+    close((total, groups), (by_hand, 1))
+
+
+def test_a_near_miss_costs_less_with_squared_errors_alone():
+    """Nearly all on label 3, or nearly all on label 0, where 4 is right: cross entropy cannot tell them apart."""
+    near, far = (Grade(jnp.zeros((5, 5)).at[:, label].set(20.0), jnp.float32(0)) for label in (3, 0))
+    labels = jnp.full(5, 4)
+    close(dimension_loss(near, labels, "squared_error"), 5 * 1, 1e-4)
+    close(dimension_loss(far, labels, "squared_error"), 5 * 16, 1e-4)
+    close(dimension_loss(near, labels), dimension_loss(far, labels))
 
 
 def test_huber_is_linear_beyond_delta():

@@ -108,7 +108,7 @@ def test_stored_logprobs_are_those_of_a_flat_pass(full):
 def test_the_trainer_agrees_with_the_sampler(which, request):
     run = request.getfixturevalue(which)
     _, metrics = run.once(run.fresh_state(), run.frozen, run.batch, run.done)
-    assert metrics["policy/log_ratio_abs"] < 1e-5
+    assert metrics["sampler/gap_max"] < 1e-5 and metrics["sampler/gap_tail"] == 0
     np.testing.assert_allclose(metrics["policy/ratio"], 1, atol=1e-5)
     assert metrics["policy/clipped"] == 0
 
@@ -121,7 +121,8 @@ def test_the_second_pass_sees_the_ratio_of_the_first_update(full):
     _, _, twice = full.make(passes=2, steps=9, layouts=full.layouts)
     state, metrics = twice(full.fresh_state(), full.frozen, full.batch, full.done)
     np.testing.assert_allclose(metrics["policy/ratio"], ratio.mean(), rtol=1e-4)
-    np.testing.assert_allclose(metrics["policy/log_ratio_abs"], np.abs(np.log(ratio)).mean(), rtol=1e-3)
+    np.testing.assert_allclose(metrics["policy/kl_sampler"], (ratio - 1 - np.log(ratio)).mean(), rtol=1e-3)
+    assert metrics["sampler/gap_max"] < 1e-5  # of the first pass
     assert int(state.step) == 1  # one rollout, however many passes
 
 
@@ -187,3 +188,24 @@ def test_a_planner_learns_what_it_is_rewarded_for(full):
         state, _ = full.once(state, full.frozen, full.batch, done)
     assert np.mean(share[:3]) < 0.2
     assert np.mean(share[-3:]) > 0.5
+
+
+def test_only_mixed_groups_are_learnt_from_where_asked(full):
+    """Two groups are mixed. Leaving the others out is leaving their traces out; with no mixed group nothing moves."""
+    primary = np.array([[1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 1, 1]], np.int8)
+    verdicts = np.broadcast_to(primary[..., None], full.done.verdicts.shape)
+    done = dataclasses.replace(full.done, verdicts=full.place(verdicts))
+    by_hand = dataclasses.replace(
+        done, counted=full.place(np.array([[True] * 4, [False] * 4, [False] * 4, [True] * 4]))
+    )
+    setup, layouts = full.loaded.setup, full.layouts
+    _, _, only = make_steps(setup, dataclasses.replace(full.config, groups="mixed"), OPTIMIZER, 1, 9, layouts)
+    state, metrics = only(full.fresh_state(), full.frozen, full.batch, done)
+    expected, _ = full.once(full.fresh_state(), full.frozen, full.batch, by_hand)
+    assert_same(jax.device_get(state.trainable), jax.device_get(expected.trainable))
+    assert metrics["reward/groups_mixed"] == 0.5
+    np.testing.assert_allclose(metrics["reward/mean"], np.asarray(full.done.reward).mean(), rtol=1e-5)  # of all groups
+    none = dataclasses.replace(done, verdicts=full.place(np.ones_like(verdicts)))
+    state, metrics = only(full.fresh_state(), full.frozen, full.batch, none)
+    assert_same(jax.device_get(state.trainable), jax.device_get(full.trainable))
+    assert metrics["optimizer/gradient_norm"] == 0

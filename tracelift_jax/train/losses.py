@@ -14,6 +14,7 @@ from tracelift_jax.rollout.advantage import STD_FLOOR, group_advantages
 
 __all__ = [
     "STD_FLOOR",
+    "DimensionLoss",
     "GrpoConfig",
     "RewardModelLossConfig",
     "Sums",
@@ -23,6 +24,9 @@ __all__ = [
     "reduce_tokens",
     "reward_model_loss",
 ]
+
+GAP_TAIL = 0.1
+"""A token is in the tail where sampler and trainer differ by more than this in its log-probability."""
 
 Sums = dict[str, tuple[Array, Array]]
 """Metrics as (sum, weight) pairs: their mean is sum / weight, over whatever was added up."""
@@ -38,6 +42,8 @@ class GrpoConfig:
         reduction: "sequence" averages tokens within a trace, then traces (GRPO); "token" averages all tokens (DAPO);
             "constant" divides token sums by the longest possible trace (Dr. GRPO, arXiv 2503.20783).
         normalize: "std" divides a group's advantages by their standard deviation, "none" does not.
+        groups: "all" learns from every group; "mixed" leaves out those whose traces all have the same verdict, right or
+            wrong (arXiv 2503.14476, dynamic sampling without the resampling).
     """
 
     clip_low: float = 0.2
@@ -45,6 +51,7 @@ class GrpoConfig:
     kl: float = 0.0
     reduction: Literal["sequence", "token", "constant"] = "sequence"
     normalize: Literal["std", "none"] = "std"
+    groups: Literal["all", "mixed"] = "all"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -111,11 +118,17 @@ def grpo_loss(
 
     # Where the clipped side is the minimum and the gradient is 0; a trace of no advantage has none anyway.
     cut = ((gain > 0) & (ratio > 1 + config.clip_high)) | ((gain < 0) & (ratio < 1 - config.clip_low))
+    gap = jnp.where(tokens, jnp.abs(log_ratio), 0.0)
+    # Of tokens drawn from the planner, so the mean surprise estimates its entropy without another softmax, and the mean
+    # of ratio - 1 - log ratio its divergence from the sampler ("k3" of Schulman).
     metrics: Sums = {
         "policy/ratio": (total(ratio), count),
         "policy/clipped": (total(cut), count),
-        "policy/log_ratio_abs": (total(jnp.abs(log_ratio)), count),
-        "policy/surprise": (total(-logprobs), count),
+        "policy/entropy": (total(-logprobs), count),
+        "policy/kl_sampler": (total(ratio - 1 - log_ratio), count),
+        "sampler/gap": (gap.sum(), count),
+        "sampler/gap_tail": ((gap > GAP_TAIL).sum().astype(jnp.float32), count),
+        "sampler/gap_max": (gap.max(-1, initial=0.0).sum(), tokens.any(-1).sum().astype(jnp.float32)),
     }
     if config.kl:
         if base_logprobs is None:
@@ -127,10 +140,25 @@ def grpo_loss(
     return reduce_tokens(per_token, mask, counted, config.reduction), metrics
 
 
-def dimension_loss(grade: Grade, labels: Array) -> Array:
-    """Cross entropy summed over the five dimensions: float32 [*lead] from `grade` [*lead] and labels [*lead, 5]."""
-    log_softmax = jax.nn.log_softmax(grade.logits)
-    return -jnp.take_along_axis(log_softmax, labels[..., None], axis=-1)[..., 0].sum(-1)
+DimensionLoss = Literal["cross_entropy", "squared_error"]
+
+
+def dimension_loss(grade: Grade, labels: Array, kind: DimensionLoss = "cross_entropy") -> Array:
+    """The loss of the labels, summed over the five dimensions.
+
+    Args:
+        grade: of traces [*lead]. labels: int32 [*lead, 5].
+        kind: see `RewardModelLossConfig`.
+
+    Returns:
+        float32 [*lead].
+    """
+    match kind:
+        case "cross_entropy":
+            log_softmax = jax.nn.log_softmax(grade.logits)
+            return -jnp.take_along_axis(log_softmax, labels[..., None], axis=-1)[..., 0].sum(-1)
+        case "squared_error":
+            return jnp.square(grade.expected - labels).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,12 +166,14 @@ class RewardModelLossConfig:
     """Weights of the reward model's four loss parts (METHOD).
 
     Attributes:
-        dimensions: of the cross entropies. total: of the total's Huber loss, whose threshold is `huber_delta`.
+        dimensions: of the labels' losses. total: of the total's Huber loss, whose threshold is `huber_delta`.
         rank: of positives above negatives. rank_negatives: of negatives whose totals differ by `margin` or more.
-        prefix: of the cross entropies at every token of a trace, labelled as the positive up to where the trace first
+        prefix: of the labels' losses at every token of a trace, labelled as the positive up to where the trace first
             differs from it, and as itself from there on: a dense signal where flaws are localized. 0 is METHOD's loss.
         language: of the positives' next-token cross entropy, which keeps what the backbone knows of the subject
             (arXiv 2406.10216). 0 is METHOD's loss.
+        dimension_loss: what a label's loss is. "cross_entropy" knows five labels without an order; "squared_error" is
+            that of the expected label, so that near misses cost less, and asks for no certainty.
     """
 
     dimensions: float = 1.0
@@ -154,6 +184,7 @@ class RewardModelLossConfig:
     language: float = 0.0
     huber_delta: float = 1.0
     margin: float = 0.15
+    dimension_loss: DimensionLoss = "cross_entropy"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -163,7 +194,7 @@ class RewardModelLossConfig:
 def reward_model_loss(
     grade: Grade, labels: Array, totals: Array, config: RewardModelLossConfig, counted: Array | None = None
 ) -> tuple[tuple[Array, Array], Sums]:
-    """CE over dimensions + Huber on the total + pairwise ranking, averaged over a group's traces (METHOD).
+    """Labels of the dimensions + Huber on the total + pairwise ranking, averaged over a group's traces (METHOD).
 
     Args:
         grade: of traces [B, M]; trace 0 of each group is the positive.
@@ -173,7 +204,7 @@ def reward_model_loss(
     Returns:
         The loss as (sum over groups, number of groups), and metrics.
     """
-    cross_entropy = dimension_loss(grade, labels).mean(-1)
+    dimensions = dimension_loss(grade, labels, config.dimension_loss).mean(-1)
     huber = optax.losses.huber_loss(grade.total, totals, delta=config.huber_delta).mean(-1)
     score = grade.score
     rank = jax.nn.softplus(score[:, 1:] - score[:, :1]).mean(-1)
@@ -181,7 +212,7 @@ def reward_model_loss(
     apart = gap >= config.margin
     pair = jax.nn.softplus(score[:, None, 1:] - score[:, 1:, None])
     among = jnp.where(apart, pair, 0.0).sum((-1, -2)) / jnp.maximum(apart.sum((-1, -2)), 1)
-    parts = {"dimensions": cross_entropy, "total": huber, "rank": rank, "rank_negatives": among}
+    parts = {"dimensions": dimensions, "total": huber, "rank": rank, "rank_negatives": among}
     per_group = jnp.asarray(sum(getattr(config, name) * value for name, value in parts.items()))
     above = score[:, :1] > score[:, 1:]
     measured = {f"loss/{name}": value for name, value in parts.items()} | {

@@ -18,9 +18,9 @@ from tracelift_jax.models.segment import expand
 from tracelift_jax.models.transformer import Transformer
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.execute import read
-from tracelift_jax.rollout.reward import OK
 from tracelift_jax.rollout.rollout import Rollout, rollout
 from tracelift_jax.text.spans import Tokens, splice
+from tracelift_jax.train.health import mixed, rollout_metrics
 from tracelift_jax.train.losses import GrpoConfig, Sums, grpo_loss
 from tracelift_jax.train.update import Layouts, OptimizerConfig, TrainState, jit_step, make_optimizer, means, update
 
@@ -42,10 +42,12 @@ class PolicyBatch:
     counted: Array
 
 
-def policy_batch(setup: Setup, batch: PromptBatch, done: Rollout) -> PolicyBatch:
+def policy_batch(setup: Setup, config: GrpoConfig, batch: PromptBatch, done: Rollout) -> PolicyBatch:
     """The part of a rollout that is learnt from."""
-    problem = splice((), batch.planner, setup.fixed.open)
-    return PolicyBatch(problem, done.traces, done.logprobs, done.advantage, done.counted)
+    problem, counted = splice((), batch.planner, setup.fixed.open), done.counted
+    if config.groups == "mixed":
+        counted = counted & mixed(done.verdicts[..., 0], counted)[:, None]
+    return PolicyBatch(problem, done.traces, done.logprobs, done.advantage, counted)
 
 
 def trace_logprobs(model: Transformer, variables: Any, batch: PolicyBatch, temperature: float) -> Array:
@@ -76,30 +78,6 @@ def policy_loss(
     return grpo_loss(logprobs, batch.logprobs, batch.advantage, mask, batch.counted, config, base)
 
 
-def rollout_metrics(done: Rollout) -> Sums:
-    """What a step's traces were like, as (sum, weight)."""
-    counted = done.counted.astype(jnp.float32)
-    count = counted.sum()
-    right = (done.verdicts[..., 0] == OK).astype(jnp.float32)
-    spread = done.reward.max(-1) - done.reward.min(-1)
-    groups = done.counted.any(-1).astype(jnp.float32)
-
-    def mean(x: Array) -> tuple[Array, Array]:
-        return (x * counted).sum(), count
-
-    real = groups.sum() * done.reward.shape[1]
-    return {
-        "reward/mean": mean(done.reward),
-        "reward/accuracy": mean(right),
-        "reward/uplift": mean(done.uplift.value),
-        "reward/grade": mean(done.score),
-        "reward/groups_with_signal": (((spread > 1e-6) * groups).sum(), groups.sum()),
-        "rollout/well_formed": mean(done.well_formed.astype(jnp.float32)),
-        "rollout/trace_tokens": mean(done.traces.valid.sum(-1).astype(jnp.float32)),
-        "rollout/left_out": (real - count, real),
-    }
-
-
 def make_steps(
     setup: Setup,
     loss: GrpoConfig,
@@ -127,12 +105,14 @@ def make_steps(
         return rollout(setup, text, weights, batch, jax.random.fold_in(key, step))
 
     def train(state: TrainState, frozen, batch: PromptBatch, done: Rollout):
-        data = policy_batch(setup, batch, done)
-        metrics: Sums = {}
+        data = policy_batch(setup, loss, batch, done)
+        metrics, gap = {}, {}
         for index in range(passes):
             key = jax.random.fold_in(state.key, index)
             state, metrics = update(loss_fn, optimizer, state, frozen, data, key, optimizer_config.accumulate)
-        values = means(metrics | rollout_metrics(done))
+            # Before the first update the two should agree: what differs is numerics, not learning.
+            gap = gap or {name: metrics[name] for name in metrics if name.startswith("sampler/")}
+        values = means(metrics | gap | rollout_metrics(done))
         return dataclasses.replace(state, step=state.step + 1), values
 
     jit_roll = jax.jit(roll) if layouts is None else jax.jit(roll, out_shardings=layouts.batch)

@@ -1,6 +1,7 @@
 """`tracelift train`: the I/O around planner training."""
 
 import dataclasses
+import time
 from typing import Any
 
 import jax
@@ -8,15 +9,19 @@ import numpy as np
 from jax import Array
 
 from tracelift_jax.checked import check_types, require
+from tracelift_jax.errors import UserError
 from tracelift_jax.models.build import find
 from tracelift_jax.parallel.mesh import check_batch, place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Weights
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import Rollout
-from tracelift_jax.train.baseline import BaselineCounts
+from tracelift_jax.train.baseline import VISIBLE_AFTER, BaselineCounts
+from tracelift_jax.train.baseline_file import Baseline, BaselineFile, baseline_key
 from tracelift_jax.train.checkpoint import restore_trained
+from tracelift_jax.train.clock import Clock
 from tracelift_jax.train.data import problem_stream
+from tracelift_jax.train.guard import Guard, Watch
 from tracelift_jax.train.losses import GrpoConfig
 from tracelift_jax.train.planner import make_steps
 from tracelift_jax.train.roles import Loaded, Roles, load_roles
@@ -40,6 +45,9 @@ class Train:
         batch_size: B, problems a step, over all devices.
         passes: updates on each rollout.
         loss, optimizer, schedule, seed: how it is trained.
+        baseline: what `tracelift baseline` measured of the executor without reasoning, for RewardConfig.uplift =
+            "sampled" with a cached baseline; None: each problem is measured when it comes up first.
+        guards: metrics that must stay in their ranges, or the run is stopped.
         evaluation: held-out evaluation, as often as the schedule says.
         records_every: steps between written reward records; 0 writes none.
     """
@@ -50,6 +58,8 @@ class Train:
     loss: GrpoConfig = GrpoConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = Schedule()
+    baseline: BaselineFile | None = None
+    guards: tuple[Guard, ...] = ()
     evaluation: Evaluation = Evaluation()
     records_every: int = 1
     seed: int = 0
@@ -59,6 +69,11 @@ class Train:
         require(self.batch_size >= 1, f"Train.batch_size must be at least 1, got {self.batch_size}")
         require(self.passes >= 1, f"Train.passes must be at least 1, got {self.passes}")
         require(self.records_every >= 0, f"Train.records_every must not be negative, got {self.records_every}")
+        reward = self.roles.reward
+        require(
+            self.baseline is None or (reward.uplift == "sampled" and reward.baseline == "cached"),
+            'Train.baseline is for RewardConfig.uplift = "sampled" with RewardConfig.baseline = "cached"',
+        )
         require_divisible("Train.batch_size", self.batch_size, self.optimizer)
 
 
@@ -78,11 +93,12 @@ class PlannerTraining:
     def __init__(self, config: Train, loaded: Loaded):
         self.config, self.loaded = config, loaded
         check_batch(loaded.mesh, "Train.batch_size", config.batch_size // config.optimizer.accumulate)
-        self.problems = config.roles.task.problems("train")
+        self.problems = loaded.problems("train")
         self.stream = problem_stream(
             self.problems, batch_size=config.batch_size, seed=config.seed, encode=loaded.encode()
         )
         self.baseline = BaselineCounts()
+        self.baseline_file = self.read_baseline()
         trainable, self.frozen = loaded.trainable(config.seed)
         steps = config.schedule.steps
         optimizer = make_optimizer(config.optimizer, steps * config.passes)
@@ -93,6 +109,29 @@ class PlannerTraining:
         # Sampling and updating draw from separate streams of the seed.
         self.sampling_key: Array = jax.device_put(jax.random.key(config.seed + 2**20), layouts.same)
         self.drawn = 0
+        self.clock = Clock()
+
+    def read_baseline(self) -> Baseline | None:
+        """The counts measured before, all of them known from the first step on; and the file, where it is added to.
+
+        Raises:
+            UserError: they were measured with something else, or some are missing and must not be.
+        """
+        if self.config.baseline is None:
+            return None
+        told = self.config.baseline
+        file = Baseline(told.path, baseline_key(self.loaded, self.problems))
+        missing = file.missing(self.problems)
+        if missing and not told.extend:
+            lacking = f"{len(missing)} of {len(self.problems)} problems, the first {missing[0].problem_id}"
+            raise UserError(
+                f"{told.path}: lacks {lacking}; measure them with `tracelift baseline --split=train`, or set "
+                "BaselineFile.extend"
+            )
+        rows = list(file.rows.values())
+        counts = (np.array([row[name] for row in rows], np.int32) for name in ("ok", "trials"))
+        self.baseline.add([row["problem_id"] for row in rows], *counts, step=-VISIBLE_AFTER)
+        return file if told.extend else None
 
     def next_batch(self) -> tuple[PromptBatch, list]:
         """The next batch on the mesh, with the baseline counts known by now, and its problems."""
@@ -114,7 +153,9 @@ class PlannerTraining:
             self.sampling_key,
             state.step,
         )
+        self.clock.stage("rollout", done.reward)
         state, metrics = self.train(state, self.frozen, batch, done)
+        self.clock.stage("update", metrics)
         return state, metrics, done
 
     def host_state(self) -> dict[str, Any]:
@@ -133,7 +174,13 @@ class PlannerTraining:
         if reward.uplift == "sampled" and reward.baseline == "cached":
             gained = done.uplift
             ids = [p.problem_id for p in problems]
-            self.baseline.add(ids, np.asarray(gained.baseline_ok)[:, 0], np.asarray(gained.baseline_trials)[:, 0], step)
+            counts = (np.asarray(gained.baseline_ok)[:, 0], np.asarray(gained.baseline_trials)[:, 0])
+            self.baseline.add(ids, *counts, step)
+            if self.baseline_file is not None and jax.process_index() == 0:
+                measured = zip(ids, *(count.tolist() for count in counts), strict=True)
+                self.baseline_file.add(
+                    [{"problem_id": i, "ok": ok, "trials": n, "likelihood": None} for i, ok, n in measured if n]
+                )
 
 
 def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None:
@@ -143,6 +190,8 @@ def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None
     evaluator = loaded.evaluator(config.evaluation)
 
     def on_step(step: int, problems: list, done: Rollout, metrics: dict[str, float]) -> None:
+        metrics |= training.clock.lap(stages=2)
+        began = time.perf_counter()
         training.remember(step, problems, done)
         metrics["baseline/known_problems"] = float(len(training.baseline))
         if config.records_every and step % config.records_every == 0:
@@ -151,6 +200,7 @@ def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None
             if "faithful" in rows[0]:
                 metrics["reward/faithful"] = float(np.mean([row["faithful"] for row in rows]))
             run.write_traces(step, rows)
+        metrics["time/records_seconds"] = time.perf_counter() - began
 
     def evaluate(state: TrainState) -> dict[str, float]:
         return evaluator(planner_weights(loaded, training.frozen, state.trainable))
@@ -165,6 +215,7 @@ def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None
         memory=loaded.memory(training.state.trainable, training.state.opt_state, config.batch_size),
         headline=HEADLINE | {"reward/faithful": "faithful"},
         on_step=on_step,
+        watch=Watch(config.guards),
     )
     fit(run, config.schedule, training.state, parts, stop_after)
 

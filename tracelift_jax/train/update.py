@@ -1,6 +1,7 @@
 """One optimizer update, the same for all trainers: accumulate (sum, weight) gradients, divide once, AdamW."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ class OptimizerConfig:
     """AdamW with a schedule and gradient clipping.
 
     Attributes:
-        learning_rate: the peak. warmup: updates of linear rise from 0.
+        learning_rate: the peak. warmup: updates of linear rise from 0; warmup_share: the same as a share of all
+            updates, rounded up.
         schedule: from the peak on: "constant", or "cosine" or "linear" decay towards `final` times the peak, which
             the update after the last would have.
         weight_decay: decoupled, on tensors of two or more axes (not counting stacked layers).
@@ -31,6 +33,7 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-3
     warmup: int = 0
+    warmup_share: float = 0.0
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     final: float = 0.0
     weight_decay: float = 0.0
@@ -44,6 +47,11 @@ class OptimizerConfig:
         check_types(self)
         require(self.learning_rate > 0, f"OptimizerConfig.learning_rate must be above 0, got {self.learning_rate}")
         require(self.warmup >= 0, f"OptimizerConfig.warmup must not be negative, got {self.warmup}")
+        require(0 <= self.warmup_share < 1, f"OptimizerConfig.warmup_share must lie in [0, 1), got {self.warmup_share}")
+        require(
+            not (self.warmup and self.warmup_share),
+            f"OptimizerConfig.warmup = {self.warmup} and warmup_share = {self.warmup_share}: give one of the two",
+        )
         require(self.clip_norm >= 0, f"OptimizerConfig.clip_norm must not be negative, got {self.clip_norm}")
         require(self.accumulate >= 1, f"OptimizerConfig.accumulate must be at least 1, got {self.accumulate}")
 
@@ -58,7 +66,8 @@ def require_divisible(name: str, batch_size: int, optimizer: OptimizerConfig) ->
 
 def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
     """The learning rate of each update, of `updates` in all."""
-    rest = max(updates - config.warmup, 1)
+    warmup = config.warmup or math.ceil(config.warmup_share * updates)
+    rest = max(updates - warmup, 1)
     match config.schedule:
         case "constant":
             after = optax.constant_schedule(config.learning_rate)
@@ -66,11 +75,11 @@ def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
             after = optax.cosine_decay_schedule(config.learning_rate, rest, config.final)
         case "linear":
             after = optax.linear_schedule(config.learning_rate, config.learning_rate * config.final, rest)
-    if not config.warmup:
+    if not warmup:
         return after
     # The first update is already worth taking: rise from 1/warmup, not from 0.
-    rise = optax.linear_schedule(config.learning_rate / config.warmup, config.learning_rate, max(config.warmup - 1, 1))
-    return optax.join_schedules([rise, after], [config.warmup])
+    rise = optax.linear_schedule(config.learning_rate / warmup, config.learning_rate, max(warmup - 1, 1))
+    return optax.join_schedules([rise, after], [warmup])
 
 
 def _decayed(path: tuple, leaf: Array) -> bool:
@@ -165,6 +174,7 @@ def update(
     trainable = optax.apply_updates(state.trainable, updates)
     metrics["optimizer/gradient_norm"] = (optax.tree.norm(grads), jnp.float32(1))
     metrics["optimizer/update_norm"] = (optax.tree.norm(updates), jnp.float32(1))
+    metrics["optimizer/update_ratio"] = (optax.tree.norm(updates), optax.tree.norm(state.trainable))
     return dataclasses.replace(state, trainable=trainable, opt_state=opt_state), metrics
 
 
