@@ -159,8 +159,8 @@ def test_a_row_without_a_question(gin, run_dir, tmp_path):
     text = "\n".join(line for line in gin.read_text().splitlines() if "DialTask" not in line)
     file = tmp_path / "rows.gin"
     file.write_text(
-        f"{text}\nconfig.Roles.task = @config.Gsm8kTask()\n"
-        f"config.Gsm8kTask.train = '{data}'\nconfig.Gsm8kTask.test = '{data}'\n"
+        f"{text}\nconfig.Roles.task = @config.JsonlTask()\n"
+        f"config.JsonlTask.train = '{data}'\nconfig.JsonlTask.test = '{data}'\nconfig.JsonlTask.fields = 'gsm8k'\n"
     )
     assert refused_train(file, run_dir) == f'{data}:2: no "question"; every row needs a non-empty text field "question"'
 
@@ -194,6 +194,9 @@ COMMANDS = {
     "export": ("runs/", "RUN_DIR"),
     "score": ("in.jsonl out.jsonl --gin_file", "OUT.jsonl"),
     "serve": ("--rm --gin_file", "--port"),
+    "prepare": ("--gin_file", "--out"),
+    "baseline": ("--gin_file", "--samples"),
+    "verify": ("predictions.jsonl", "--reference"),
     "build-groups": ("train.jsonl.gz --out", "--negatives"),
 }
 
@@ -205,7 +208,7 @@ def test_help_shows_an_example(name, capsys):
     example = shown.partition("example:\n")[2].strip()
     begins, told = COMMANDS[name]
     assert example.startswith(f"tracelift {name} {begins}")
-    assert ("--gin_file=F" in shown) == (name != "build-groups")
+    assert ("--gin_file=F" in shown) == (name != "verify")
     assert told in shown
 
 

@@ -104,13 +104,26 @@ def test_what_is_written_is_read(tmp_path):
     assert load_groups(write(tmp_path / "a.jsonl", [group.to_json() for group in groups])) == groups
 
 
+def test_places_and_tests_are_read_and_written(tmp_path):
+    """A span of "1 + 2 = 4" from its "4" on, an empty one at its end, and tests under either name."""
+    bank = [trace | {"span": span} for trace, span in zip(MATH_ROW["negative_bank"], ([8, 9], [9, 9]), strict=True)]
+    math = MATH_ROW | {"negative_bank": bank}
+    ours, theirs = CODE_ROW | {"tests": "assert f()"}, CODE_ROW | {"tests_or_constraints": "n > 0", "problem_id": "c/2"}
+    unread = CODE_ROW | {"tests_or_constraints": ["n > 0"], "problem_id": "c/3"}
+    groups = load_groups(write(tmp_path / "a.jsonl", [math, ours, theirs, unread]))
+    assert [trace.span for trace in groups[0].negatives] == [(8, 9), (9, 9)]
+    assert [group.tests for group in groups] == ["", "assert f()", "n > 0", ""]
+    assert load_groups(write(tmp_path / "b.jsonl", [group.to_json() for group in groups])) == groups
+
+
 def changed(*path, to=None) -> dict:
     """MATH_ROW with the value at `path` replaced, or left out where `to` is None."""
     row = json.loads(json.dumps(MATH_ROW))
     place = row
     for key in path[:-1]:
         place = place[key]
-    del place[path[-1]]
+    if isinstance(place, list) or path[-1] in place:
+        del place[path[-1]]
     if to is not None:
         place.insert(path[-1], to) if isinstance(place, list) else place.update({path[-1]: to})
     return row
@@ -137,6 +150,15 @@ def without(*path) -> dict:
         (
             changed("negative_bank", 0, "rubric", "answer_support", to=5),
             "field negative_bank[0].rubric: rubric label 5 must be a whole number 0..4",
+        ),
+        (MATH_ROW | {"tests": ["a"]}, "field tests must be a string, not list"),
+        (
+            changed("negative_bank", 1, "span", to=[3, 10]),
+            "field negative_bank[1].span must be two places in the reasoning, [begin, end], not [3, 10]",
+        ),
+        (
+            changed("negative_bank", 1, "span", to=[3, 2]),
+            "field negative_bank[1].span must be two places in the reasoning, [begin, end], not [3, 2]",
         ),
         (
             changed("negative_bank", 0, "rubric", to=CODE_RUBRIC),

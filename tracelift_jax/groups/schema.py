@@ -181,7 +181,7 @@ class Group:
             positives=_traces(pools["positive_pool"], "positive_pool", rubric_name),
             negatives=_traces(pools["negative_bank"], "negative_bank", rubric_name),
             rubric_name=rubric_name,
-            tests=_field(data, "tests", str) if "tests" in data else "",
+            tests=_tests(data),
         )
 
 
@@ -191,6 +191,14 @@ def _task_type(data: Mapping[str, Any]) -> str:
     if "task_type" not in data and isinstance(metadata, dict) and "task_type" in metadata:
         return _field(metadata, "task_type", str, "metadata")
     return _field(data, "task_type", str)
+
+
+def _tests(data: Mapping[str, Any]) -> str:
+    """Ours, or what the paper's own reader of groups looks for, where that is text."""
+    if "tests" in data:
+        return _field(data, "tests", str)
+    theirs = data.get("tests_or_constraints")
+    return theirs if isinstance(theirs, str) else ""
 
 
 def _rubric_name(pools: Mapping[str, list[Any]]) -> RubricName:
