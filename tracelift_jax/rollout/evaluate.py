@@ -45,7 +45,7 @@ class Evaluation:
         require(self.batch_size >= 1, f"Evaluation.batch_size must be at least 1, got {self.batch_size}")
 
 
-def wilson(successes: float, trials: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(successes: float, trials: float, z: float = 1.96) -> tuple[float, float]:
     """The 95 % confidence interval of a rate (Wilson, 1927)."""
     if not trials:
         return 0.0, 1.0

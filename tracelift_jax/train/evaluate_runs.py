@@ -81,7 +81,7 @@ def _table(columns: Sequence[tuple[str, dict[str, float]]]) -> Table:
     left_out = int(columns[0][1].get("eval/sampled/left_out", 0))
     caption = f"{problems} held-out problems; ± half a 95 % interval; * right, by unfaithful reasoning"
     if left_out:
-        caption += f"; {left_out} more did not fit Roles.prompt_tokens or answer_tokens"
+        caption += f"; {left_out} more did not fit Roles.prompt_tokens or answer_tokens, or have no number as answer"
     table = Table(caption=caption, box=SIMPLE)
     table.add_column("")
     for name, _ in columns:

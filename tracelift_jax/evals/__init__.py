@@ -1,0 +1,1 @@
+"""Evaluation that settles arguments: `tracelift eval`."""

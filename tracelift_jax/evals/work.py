@@ -1,0 +1,106 @@
+"""What all parts of an evaluation share: the experiment, its problems, the resident roles, and the plan."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from tracelift_jax.checked import require
+from tracelift_jax.evals.executors import Candidate, encode_asked, sizes_of
+from tracelift_jax.evals.experiment import Benchmark, Evaluate
+from tracelift_jax.evals.plan import Plan
+from tracelift_jax.tasks.problem import Oracle, Problem, Task
+from tracelift_jax.text.prompts import Pieces
+from tracelift_jax.train.planner_loop import Train
+from tracelift_jax.train.roles import Loaded, Roles
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """An evaluation before its first unit.
+
+    Attributes:
+        config: the experiment. runs: those of the trained planners, by name.
+        loaded: the resident roles. candidates: the executors, by name.
+        tasks: by benchmark. problems: those asked for, by benchmark and row. plan: all units.
+    """
+
+    config: Evaluate
+    runs: Mapping[str, tuple[str, Train]]
+    loaded: Loaded
+    candidates: Mapping[str, Candidate]
+    tasks: Mapping[str, Task]
+    problems: Mapping[str, Sequence[Problem]]
+    plan: Plan
+
+    def ids(self, benchmark: str) -> list[str]:
+        """Of its problems, by row."""
+        return [problem.problem_id for problem in self.problems[benchmark]]
+
+    def batch(self, benchmark: str, rows: Sequence[int]) -> list[Problem]:
+        """The problems of some rows."""
+        return [self.problems[benchmark][row] for row in rows]
+
+    def faithful(self, benchmark: str, problem: Problem, reasoning: str) -> bool | None:
+        """What the task's oracle says of a reasoning; None where it has none."""
+        task = self.tasks[benchmark]
+        return task.faithful(problem, reasoning) if isinstance(task, Oracle) else None
+
+    def described(self) -> dict[str, Any]:
+        """The problems of each benchmark: how many there are, how many do not fit, and a digest of their texts."""
+        out = {}
+        for name, problems in self.problems.items():
+            digest = hashlib.sha256()
+            for problem in problems:
+                for text in (problem.problem_id, problem.text, problem.answer, problem.reasoning):
+                    digest.update(text.encode("utf-8", "backslashreplace") + b"\0")
+            out[name] = {
+                "problems": len(problems),
+                "left_out": len(problems) - len(self.plan.rows[name]),
+                "without_reference": len(self.plan.rows[name]) - len(self.plan.reasoned[name]),
+                "sha256": digest.hexdigest(),
+            }
+        return out
+
+
+def read_problems(benchmark: Benchmark) -> list[Problem]:
+    """The problems that a benchmark asks for.
+
+    Raises:
+        UserError: there are none, or two have the same id.
+    """
+    found = benchmark.task.problems(benchmark.split)
+    problems = [found[row] for row in range(min(benchmark.problems or len(found), len(found)))]
+    ids = {problem.problem_id for problem in problems}
+    require(bool(problems), f"Benchmark {benchmark.name!r}: there are no problems")
+    require(len(ids) == len(problems), f"Benchmark {benchmark.name!r}: two problems have the same problem_id")
+    return problems
+
+
+def _fits(pieces: Pieces, roles: Roles, problem: Problem) -> bool:
+    return encode_asked(pieces, sizes_of(roles), problem) is not None
+
+
+def make_plan(
+    config: Evaluate,
+    problems: Mapping[str, Sequence[Problem]],
+    readers: Sequence[tuple[Pieces, Roles]],
+    candidates: Sequence[Candidate],
+) -> Plan:
+    """Plans the work on all problems that fit everybody: so every comparison is of the same problems.
+
+    Args:
+        readers: planners and the reward model, by their words and their room.
+
+    Raises:
+        UserError: no problem of a benchmark fits.
+    """
+    fits: list[Callable[[Problem], bool]] = [candidate.fits for candidate in candidates]
+    fits += [partial(_fits, pieces, roles) for pieces, roles in readers]
+    rows, reasoned = {}, {}
+    for name, found in problems.items():
+        rows[name] = tuple(row for row, problem in enumerate(found) if all(fit(problem) for fit in fits))
+        require(bool(rows[name]), f"Benchmark {name!r}: no problem fits Roles.prompt_tokens; raise it")
+        reasoned[name] = tuple(row for row in rows[name] if found[row].reasoning.strip())
+    return Plan(config, rows, reasoned, tuple(candidate.name for candidate in candidates))
