@@ -18,4 +18,5 @@ fi
 ruff check .
 ruff format --check .
 pyright --pythonpath "$PWD/.venv/bin/python"
-exec python -m pytest "${select[@]}" "$@"
+# Two at a time, whole files each: what a file's tests share is computed once.
+exec python -m pytest -n 2 --dist loadfile "${select[@]}" "$@"

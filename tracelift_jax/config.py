@@ -3,7 +3,11 @@
 Each class is defined where it is used, as a frozen dataclass that checks its values.
 """
 
+from tracelift_jax.evals.experiment import Benchmark, Evaluate, ExecutorModel
+from tracelift_jax.groups.build import Recipe
+from tracelift_jax.groups.chat_server import ChatServer
 from tracelift_jax.groups.load import GroupFiles
+from tracelift_jax.groups.prepare import Prepare
 from tracelift_jax.groups.source import DialGroups, ImperfectDial
 from tracelift_jax.models.build import Adapter, LoraConfig, Model, Shape
 from tracelift_jax.parallel.mesh import MeshConfig
@@ -12,8 +16,10 @@ from tracelift_jax.rollout.reward import RewardConfig
 from tracelift_jax.rollout.sample import Sampling
 from tracelift_jax.serve.scorer import Scorer, Service
 from tracelift_jax.tasks.dial import DialTask
-from tracelift_jax.tasks.gsm8k import Gsm8kTask
+from tracelift_jax.tasks.files import Fields, JsonlTask
 from tracelift_jax.text.prompts import Chat, Frame, Prompts
+from tracelift_jax.train.baseline_file import BaselineFile
+from tracelift_jax.train.guard import Guard
 from tracelift_jax.train.losses import GrpoConfig, RewardModelLossConfig
 from tracelift_jax.train.planner_loop import Train
 from tracelift_jax.train.process_bench import ProcessBench
@@ -25,21 +31,30 @@ from tracelift_jax.train.update import OptimizerConfig
 
 __all__ = [
     "Adapter",
+    "BaselineFile",
+    "Benchmark",
     "Chat",
+    "ChatServer",
     "DialGroups",
     "DialTask",
+    "Evaluate",
     "Evaluation",
+    "ExecutorModel",
+    "Fields",
     "Frame",
     "GroupFiles",
     "GrpoConfig",
-    "Gsm8kTask",
+    "Guard",
     "ImperfectDial",
+    "JsonlTask",
     "LoraConfig",
     "MeshConfig",
     "Model",
     "OptimizerConfig",
+    "Prepare",
     "ProcessBench",
     "Prompts",
+    "Recipe",
     "RewardConfig",
     "RewardModelLossConfig",
     "Roles",

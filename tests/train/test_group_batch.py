@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 from functools import partial
+from typing import get_args
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from tracelift_jax.text.prompts import Frame, Pieces, Prompts
 from tracelift_jax.text.spans import Tokens
 from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import drawing_stream, eval_batches
-from tracelift_jax.train.group_batch import encode_group, members
+from tracelift_jax.train.group_batch import TooLong, encode_group, members
 
 P, T = 40, 20
 
@@ -104,6 +105,22 @@ def test_the_frame_knows_the_task(pieces):
     for name in ("math", "code"):
         batch = encode_group(framed, P, T, 0, dataclasses.replace(group, rubric_name=name))
         assert text(pieces, batch.problem) == f"{name} t\nAnn adds 2.\n"
+
+
+@pytest.mark.parametrize("too_long", get_args(TooLong))
+def test_the_frame_knows_the_tests_and_no_white_space_counts(pieces, too_long):
+    tested = Pieces(Prompts(reward_model=Frame("", "\n", "Tests: {tests}\n")), pieces.tokenizer)
+    plain, group = make_group(0, 1, 1, "1 + 2 = 3"), make_group(0, 1, 1, "\n1 + 2 = 3 ")
+    group = dataclasses.replace(group, problem=f" {group.problem}\n", tests="f(1) == 3\n")
+    for prompts, shown in (
+        (tested, "Ann adds 2.\nTests: f(1) == 3\n"),
+        (pieces, "Type t.\nAnn adds 2. End of the problem.\n"),
+    ):
+        batch = encode_group(prompts, P, T, 0, group, too_long=too_long)
+        assert text(pieces, batch.problem) == shown
+        same = encode_group(prompts, P, T, 0, dataclasses.replace(plain, tests="f(1) == 3"), too_long=too_long)
+        jax.tree.map(np.testing.assert_array_equal, batch, same)
+    assert text(pieces, encode_group(tested, P, T, 0, plain, too_long=too_long).problem) == "Ann adds 2.\n"
 
 
 def stream(pieces, groups=GROUPS, seed=0, batch_size=4, negatives=4):
@@ -208,6 +225,23 @@ def test_the_problem_is_cut_and_nothing_behind_it(pieces):
     assert encoded(pieces, group, min(shown) - 1, trace, "cut_problem") is None  # the frame alone does not fit
     assert encoded(pieces, group, length, trace - 1, "cut_problem") is None  # a trace is never cut
     assert encoded(pieces, group, length - 1, trace, "leave_out") is None
+
+
+def test_tests_are_cut_before_the_problem(pieces):
+    tested = Pieces(Prompts(reward_model=Frame("", "\n", "Tests: {tests}\n")), pieces.tokenizer)
+    group = dataclasses.replace(make_group(0, 1, 1), tests="f(1) == 3, f(2) == 4")
+    bare, whole = "Ann adds 2.\n", "Ann adds 2.\nTests: f(1) == 3, f(2) == 4\n"
+    length = len(pieces.tokenizer.encode(whole))
+    shown = []
+    for room in range(length, len(pieces.tokenizer.encode(bare)) - 2, -1):
+        batch = encoded(tested, group, room, T, "cut_problem")
+        shown.append(text(pieces, batch.problem))
+    assert shown[0] == whole and bare in shown
+    for left in shown[: shown.index(bare)]:
+        assert left.startswith(f"{bare}Tests: f") and left.endswith("\n") and left[:-1] in whole
+    for left in shown[shown.index(bare) + shown.count(bare) :]:
+        assert left.endswith("\n") and left[:-1] in "Ann adds 2." and len(left) < len(bare)
+    assert len(set(shown)) > 5
 
 
 def flat(pieces, group, trace) -> list[int]:

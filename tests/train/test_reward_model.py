@@ -10,7 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, GIN_SHAPE, TASK, TOKENIZER, assert_same, metrics, quick_compiles, run
+from tiny import (
+    GIN_DIAL,
+    GIN_HEADER,
+    GIN_RM,
+    GIN_SHAPE,
+    TASK,
+    TOKENIZER,
+    assert_same,
+    command,
+    metrics,
+    quick_compiles,
+    run,
+)
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.groups.source import DialGroups
@@ -196,6 +208,20 @@ def test_held_out_metrics_are_those_of_the_written_model(rm, pieces):
     [row] = [row for row in metrics(rm.run_dir) if row["step"] == STEPS and "held_out/mae" in row]
     for name, value in expected.items():
         np.testing.assert_allclose(row[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_a_reward_model_is_trained_on_with_its_heads(rm, tmp_path):
+    gin = tmp_path / "on.gin"
+    lines = [line for line in (HEADER + RM + MODEL).splitlines() if "hape" not in line]
+    gin.write_text("\n".join([*lines, f"config.Model.path = '{rm.run_dir / 'model'}'"]))
+    run("train-rm", f"--gin_file={gin}", f"--run_dir={tmp_path / 'run'}", "--gin.STEPS=1")
+    [before] = [row for row in metrics(tmp_path / "run") if row["step"] == 0]
+    [after] = [row for row in metrics(rm.run_dir) if row["step"] == STEPS and "held_out/mae" in row]
+    assert before == after | {"step": 0}
+    outcome = command("train-rm", f"--gin_file={gin}", f"--run_dir={tmp_path / 'no'}", "--gin.Model.grow=1")
+    assert outcome.code == 2
+    assert outcome.errors.startswith("tracelift: Model.grow = 1: ")
+    assert outcome.errors.endswith("is a reward model; only a base can grow\n")
 
 
 def test_held_out_metrics_by_hand():

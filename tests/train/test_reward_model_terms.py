@@ -72,6 +72,19 @@ def test_prefix_term_equals_a_loop_over_tokens(tiny, trainable, batch):
     np.testing.assert_allclose(total(tiny, trainable, batch, prefix=0.5), 0.5 * hand, rtol=1e-5)
 
 
+def test_prefix_term_takes_the_labels_loss_that_is_asked_for(tiny, trainable, batch):
+    heads, labels, hand = trainable["heads"], np.asarray(prefix_labels(batch)), 0.0
+    for b in range(2):
+        losses = []
+        for m in range(3):
+            logits = np.einsum("td,rdc->trc", flat_hidden(tiny, b, m), heads["dimensions"]) + heads["dimension_bias"]
+            expected = np.asarray(jax.nn.softmax(logits)) @ np.arange(5.0)
+            losses += [*np.square(expected - labels[b, m, : len(expected)]).sum(-1)]
+        hand += np.mean(losses)
+    terms = {"prefix": 0.5, "dimension_loss": "squared_error"}
+    np.testing.assert_allclose(total(tiny, trainable, batch, **terms), 0.5 * hand, rtol=1e-5)
+
+
 def test_language_term_is_the_positives_cross_entropy(tiny, trainable, batch):
     hand = 0.0
     for b in range(2):

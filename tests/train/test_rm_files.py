@@ -23,9 +23,10 @@ from tracelift_jax.parallel.mesh import MeshConfig, make_mesh
 from tracelift_jax.rollout.score import grade
 from tracelift_jax.tasks.dial import DialTask
 from tracelift_jax.text.prompts import Pieces, Prompts
+from tracelift_jax.text.spans import Tokens
 from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import drawing_stream, eval_batches
-from tracelift_jax.train.group_batch import encode_group
+from tracelift_jax.train.group_batch import GroupBatch, encode_group, narrow
 
 SOURCE = DialGroups(DialTask(min_ops=1, max_ops=3, max_distractors=0, train_size=20, test_size=1), negatives=5)
 GIN = (
@@ -153,3 +154,33 @@ def test_wrong_values_are_named(trained, tmp_path, binding, message):
     gin.write_text(f"{Path(trained.gin).read_text()}config.TrainRm.{binding}\n")
     with pytest.raises(UserError, match=message):
         gin_config.load(config.TrainRm, [str(gin)])
+
+
+@pytest.mark.parametrize(
+    ("longest", "widths"),
+    # Rooms of 12 and 40 tokens: 12, 6, 3, 2 and 40, 20, 10, 5.
+    [
+        ((12, 40), (12, 40)),
+        ((7, 21), (12, 40)),
+        ((6, 20), (6, 20)),
+        ((4, 11), (6, 20)),
+        ((3, 5), (3, 5)),
+        ((1, 1), (2, 5)),
+    ],
+)
+def test_batches_of_short_texts_are_narrow(longest, widths):
+    def tokens(lead, room, most):
+        lengths = np.random.default_rng(0).integers(1, most + 1, lead)
+        lengths.flat[-1] = most  # one that needs it is enough
+        valid = np.arange(room) < lengths[..., None]
+        return Tokens(np.where(valid, 7, 0).astype(np.int32), valid)
+
+    problem, traces = tokens((3,), 12, longest[0]), tokens((3, 5), 40, longest[1])
+    labels, totals = np.zeros((3, 5, 5), np.int32), np.zeros((3, 5), np.float32)
+    batch = narrow(GroupBatch(problem, traces, labels, totals, np.ones(3, bool)))
+    for cut, whole, width in ((batch.problem, problem, widths[0]), (batch.traces, traces, widths[1])):
+        assert cut.ids.shape == cut.valid.shape == (*whole.ids.shape[:-1], width)
+        assert cut.valid.sum() == whole.valid.sum()
+        np.testing.assert_array_equal(cut.ids, whole.ids[..., :width])
+    assert batch.labels is labels and batch.totals is totals
+    assert batch.real.shape == (3,)

@@ -96,6 +96,33 @@ def test_by_kind_by_hand():
     np.testing.assert_allclose([row["bias"]["value"] for row in found.values()], [-0.375, 0.125, 0.0], atol=1e-12)
 
 
+def test_what_is_got_without_reading_by_hand():
+    labels = np.array([[4, 0, 1, 2, 3]] * 4 + [[4, 0, 1, 2, 1]] * 3)
+    labels[0, 1] = 4
+    found = trust.baselines(dataclasses.replace(THREE, labels=labels), MATH_DIMENSIONS)
+    # The positive is longer than a (10 to 8) and twice than b (14 to 6), and once shorter than b (10 to 12).
+    assert found["longer_is_better"] is True
+    assert found["pair_accuracy"]["value"] == 3 / 4
+    assert {kind: row["value"] for kind, row in found["kinds"].items()} == {"a": 1, "b": 2 / 3}
+    assert found["group_accuracy"] == 1 / 3  # two groups of three; the third has no pair
+    # Totals 1, 0.5, 0.25, 1, 0.25, 0.5, 0.5: the median is 0.5, from which they lie 0.5 0 0.25 0.5 0.25 0 0.
+    assert found["constant"] == 0.5
+    assert found["mae"]["value"] == 1.5 / 7
+    assert list(found["labels"].values()) == [1, 6 / 7, 1, 1, 4 / 7]
+
+
+def test_going_by_length_takes_the_better_side_and_halves_ties():
+    # The positive is shorter, as long, and shorter: right 2.5 of 3 times. Alone, the tie is right half the time.
+    rows = [(0, "", 0.9, 1.0, 5), (0, "x", 0.1, 0.0, 7), (0, "y", 0.1, 0.0, 5), (0, "x", 0.1, 0.0, 8)]
+    found = trust.baselines(predictions(rows), MATH_DIMENSIONS)
+    assert found["longer_is_better"] is False
+    np.testing.assert_allclose(found["pair_accuracy"]["value"], 2.5 / 3)
+    assert {kind: row["value"] for kind, row in found["kinds"].items()} == {"x": 1, "y": 0.5}
+    assert found["group_accuracy"] == 1 / 4
+    alone = trust.baselines(predictions([(0, "", 0.9, 1.0, 5), (1, "x", 0.1, 0.0, 7)]), MATH_DIMENSIONS)
+    assert (alone["pair_accuracy"], alone["group_accuracy"]) == (trust.nothing(), None)
+
+
 def test_the_bootstrap_draws_whole_groups():
     """Two groups of constant value: a mean over draws of two groups is 0, 1/2 or 1, however many rows they have."""
     values, group = np.array([0.0] * 50 + [1.0] * 50), np.repeat([3, 9], 50)

@@ -231,21 +231,31 @@ def test_the_text_has_the_numbers_of_the_json(finished):
     def shown(value):
         return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})" if value["n"] else "-"
 
-    [[_, pair]] = cells("pair accuracy: positive above a negative")
-    assert pair == shown(report["ranking"]["pair_accuracy"])
-    for name, label in (("mae", "mean absolute error"), ("rmse", "root mean squared error")):
-        [[_, error]] = cells(f"{label} of the score")
-        assert error == shown(report["grading"][name])
+    blind = report["baselines"]
+    [[_, *pair]] = cells("pair accuracy: positive above a negative")
+    assert pair == [shown(report["ranking"]["pair_accuracy"]), f"{blind['pair_accuracy']['value']:.3f}"]
+    [[_, *group]] = cells("group accuracy: positive above all negatives")
+    assert group == [shown(report["ranking"]["group_accuracy"]), f"{blind['group_accuracy']:.3f}"]
+    for name, label, floor in (
+        ("mae", "mean absolute error", f"{blind['mae']['value']:.3f}"),
+        ("rmse", "root mean squared error", "-"),
+    ):
+        [[_, *error]] = cells(f"{label} of the score")
+        assert error == [shown(report["grading"][name]), floor]
+    assert f"score always {blind['constant']:.3f}, the median total" in text
+    assert f"the {'longer' if blind['longer_is_better'] else 'shorter'} trace being the better one" in text
     for kind, found in report["kinds"].items():
         row, accuracy, f1, ece = cells(kind or "(positive)")
-        assert row[1:5] == [str(found["n"]), shown(found["pair_accuracy"]), shown(found["mae"]), shown(found["rmse"])]
-        assert row[5:] == [f"{found[key]:.3f}" for key in ("mean_score", "mean_total", "highest")]
+        assert row[1:3] == [str(found["n"]), shown(found["pair_accuracy"])]
+        assert row[3] == (f"{blind['kinds'][kind]['value']:.3f}" if kind else "-")
+        assert row[4:6] == [shown(found["mae"]), shown(found["rmse"])]
+        assert row[6:] == [f"{found[key]:.3f}" for key in ("mean_score", "mean_total", "highest")]
         for name, measured in (("accuracy", accuracy), ("macro_f1", f1), ("ece", ece)):
             assert measured[1:] == [f"{found['dimensions'][d][name]:.3f}" for d in MATH_DIMENSIONS]
     for name in MATH_DIMENSIONS:
-        [[_, *row]] = [row for row in cells(name) if len(row) == 5]
-        found = report["grading"]["dimensions"][name]
-        assert row == [f"{found[key]:.3f}" for key in ("accuracy", "macro_f1", "ece", "confidence")]
+        [[_, *row]] = [row for row in cells(name) if len(row) == 6]
+        found = report["grading"]["dimensions"][name] | {"blind": blind["labels"][name]}
+        assert row == [f"{found[key]:.3f}" for key in ("accuracy", "blind", "macro_f1", "ece", "confidence")]
     for side in ("positives", "negatives"):
         correlation, leaked = cells(side)
         found = report["length"][side]

@@ -13,6 +13,7 @@ from tracelift_jax.checked import check_types, require
 from tracelift_jax.models import hf, peft
 from tracelift_jax.models.einsum import Lora
 from tracelift_jax.models.rubric import RubricHeads
+from tracelift_jax.models.tensor_files import TensorFiles
 from tracelift_jax.models.transformer import ModelConfig, abstract_variables, init_variables
 from tracelift_jax.parallel.mesh import MeshConfig, parameter_shardings
 
@@ -258,6 +259,15 @@ def without_head(config: ModelConfig, params: dict[str, Any]) -> tuple[ModelConf
     """A decoder that writes nothing: reward models have no output projection of their own (METHOD)."""
     kept = {name: value for name, value in params.items() if name != "head"}
     return dataclasses.replace(config, tie_embeddings=True), kept
+
+
+def has_heads(model: Model) -> bool:
+    """Whether `model` is read from a reward model's directory.
+
+    Raises:
+        UserError: the directory holds no weights.
+    """
+    return bool(model.path) and "total_head.weight" in TensorFiles(find(model.path)).names
 
 
 def load_reward_model(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """Checkpoints of a run: trainable state, data position and what the host has learnt, saved together."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +13,23 @@ from orbax.checkpoint import v1 as ocp
 from tracelift_jax.errors import UserError
 
 _POLICIES = ocp.training.preservation_policies
+WORST = -1e30
+"""The score of what has none that can be used."""
 
 
 class Checkpoints:
     """Writes and reads `RUN_DIR/checkpoints`, without waiting for the disk.
 
     A checkpoint holds `state` (a pytree of arrays, typed PRNG keys included) and `host` (JSON: the data iterator's
-    position, baseline counts, ...). The last `keep` and the one best by the metric given to `save` are kept.
+    position, baseline counts, ...). The last `keep` are kept, and the best of those that were evaluated.
     """
 
     def __init__(self, directory: str | Path, keep: int = 2):
         self._directory = Path(directory).resolve()
         _mend_scores(self._directory)
         newest = _POLICIES.LatestN(keep)
-        best = _POLICIES.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1)
+        # What was not evaluated has no score, and is never the best.
+        best = _POLICIES.BestN(get_metric_fn=cast(Any, _rank), n=1, keep_checkpoints_without_metrics=False)
         self._manager = ocp.training.Checkpointer(
             str(self._directory),
             preservation_policy=cast(Any, _POLICIES.AnyPreservationPolicy([newest, best])),  # orbax's types disagree
@@ -37,21 +41,33 @@ class Checkpoints:
         """Steps with a checkpoint, ascending."""
         return sorted(c.step for c in self._manager.checkpoints)
 
-    def save(self, step: int, state: Any, host: Mapping[str, Any], score: float) -> None:
-        """Starts writing a checkpoint; returns once the arrays are copied off the device."""
+    @property
+    def scores(self) -> dict[int, float]:
+        """The score of each step with a checkpoint that was evaluated, the best step first."""
+        ranked = sorted((_rank(c.metrics), c.step) for c in self._manager.checkpoints if c.metrics is not None)
+        return {step: score for (score, _), step in reversed(ranked)}
+
+    def save(self, step: int, state: Any, host: Mapping[str, Any], score: float | None, tie: float = 0.0) -> None:
+        """Starts writing a checkpoint; returns once the arrays are copied off the device.
+
+        Args:
+            score: by which checkpoints are best, the higher the better; None: this state was not evaluated.
+            tie: decides between equal scores, the higher the better. Between states equal in both, the later is best.
+        """
         self._manager.save_checkpointables_async(
             step,
             {"state": state, "host": {"json": json.dumps(host)}},
-            metrics={"score": score},
+            metrics=None if score is None else {"score": _finite(score), "tie": _finite(tie)},
             force=True,
             overwrite=True,
         )
 
-    def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    def restore(self, like: Any, best: bool = False) -> tuple[int, Any, dict[str, Any]] | None:
         """The newest checkpoint that can be read, as (step, state, host), or None where there is none at all.
 
         Args:
             like: the state's tree with shapes, dtypes and shardings (arrays will do).
+            best: the best instead, and the newest only where no evaluated one can be read.
 
         Prints a line for each damaged checkpoint passed over.
 
@@ -59,14 +75,18 @@ class Checkpoints:
             UserError: there are checkpoints, and none can be read.
         """
         abstract = jax.tree.map(_abstract, like)
-        steps = self.steps
-        for step in reversed(steps):
+        newest = self.steps[::-1]
+        steps = list(dict.fromkeys([*self.scores, *newest])) if best else newest
+        for place, step in enumerate(steps):
             try:
                 found = self._manager.load_checkpointables(step, {"state": abstract, "host": {"json": ""}})
-                return step, found["state"], json.loads(found["host"]["json"])
+                # Keys come back with a layout of one axis too many, in which no second restore would find them.
+                state = jax.device_put(found["state"], jax.tree.map(lambda x: x.sharding, abstract))
+                return step, state, json.loads(found["host"]["json"])
             except Exception as error:  # orbax raises whatever the broken file happened to trip over
                 reason = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:160]
-                print(f"checkpoint {self._directory / str(step)} is damaged ({reason}); trying the one before")
+                then = f"; trying that of step {steps[place + 1]}" if place + 1 < len(steps) else ""
+                print(f"checkpoint {self._directory / str(step)} is damaged ({reason}){then}")
         if steps:
             raise UserError(f"{self._directory}: none of the checkpoints can be read; use another --run_dir")
         return None
@@ -95,28 +115,38 @@ def find_run(run_dir: str | Path) -> tuple[Path, int]:
     return run_dir / "config.gin", max(steps)
 
 
-def restore_trained(run_dir: str | Path, like: Any) -> tuple[int, Any]:
-    """(step, trainable variables) of a run's newest checkpoint that can be read; `like` as for `Checkpoints.restore`.
+def restore_trained(run_dir: str | Path, like: Any, best: bool = False) -> tuple[int, Any]:
+    """(step, trainable variables) of a run's newest, or best, checkpoint; arguments as of `Checkpoints.restore`.
 
     Raises:
         UserError: as `find_run`, or none of the checkpoints can be read.
     """
     find_run(run_dir)
     checkpoints = Checkpoints(Path(run_dir) / "checkpoints")
-    found = checkpoints.restore(like)
+    found = checkpoints.restore(like, best)
     checkpoints.close()
     if found is None:
         raise UserError(f"{run_dir}: no checkpoint there; let the run train first")
     return found[0], found[1].trainable
 
 
+def _finite(value: float) -> float:
+    """`value`, or the worst one in place of what is not finite, which has no place in an order."""
+    return value if math.isfinite(value) else WORST
+
+
+def _rank(metrics: Any) -> tuple[float, float]:
+    """By what checkpoints are sorted; the larger is the better."""
+    return float(metrics["score"]), float(metrics["tie"])
+
+
 def _mend_scores(directory: Path) -> None:
     """Puts the worst score in place of one that is damaged: orbax reads all of them first, and fails at such a one."""
     for file in directory.glob("[0-9]*/metrics/metrics"):
         try:
-            float(json.loads(file.read_text())["score"])
+            _rank(json.loads(file.read_text()))
         except (ValueError, TypeError, KeyError):
-            file.write_text(json.dumps({"score": -1e30}))
+            file.write_text(json.dumps({"score": WORST, "tie": WORST}))
 
 
 def _abstract(leaf: Any) -> Any:

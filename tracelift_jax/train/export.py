@@ -41,7 +41,7 @@ def run_kind(run_dir: Path) -> type[Experiment]:
 def run_export(
     load: Callable[[type[Experiment], Sequence[str]], Experiment], run_dir: str, out: str, adapter: bool
 ) -> None:
-    """Writes the newest checkpoint's weights to `out`, with the tokenizer.
+    """Writes a checkpoint's weights to `out`, with the tokenizer: the newest's, or the best's where that is the result.
 
     Args:
         load: reads gin files into an experiment of that kind.
@@ -89,7 +89,7 @@ def _supervised(config: Sft | TrainRm, folder: Path) -> tuple[int, Trained]:
     model = dataclasses.replace(config.model, weights="float")
     config = dataclasses.replace(config, mesh=MeshConfig(), model=model)
     begin = start(config, graded=isinstance(config, TrainRm))
-    step, restored = restore_trained(folder, begin.state)
+    step, restored = restore_trained(folder, begin.state, best=config.result == "best")
     return step, begin.trained(dataclasses.replace(begin.state, trainable=restored))
 
 

@@ -1,15 +1,17 @@
 """Groups as arrays: which traces of a group are read, and how it is cut where it is too long.
 
-A group's text is its framed problem, shared by all traces, and for each trace `open trace close`. The two live in
-segments with room of their own (`prompt_tokens`, `trace_tokens`), so each can be too long:
+A group's text is its framed problem, shared by all traces, and for each trace `open trace close`; white space around
+problem, tests and trace does not count. The two live in segments with room of their own (`prompt_tokens`,
+`trace_tokens`), so each can be too long:
 
     leave_out     a problem or trace longer than its room: the group is left out.
-    cut_problem   the end of the problem's text is dropped, whatever the frame says behind it is kept. A trace longer
-                  than its room leaves the group out, for a trace that lost its end cannot be graded.
+    cut_problem   the end of the tests and then of the problem's text is dropped (`Pieces.cut_problem`), whatever the
+                  frame says behind it is kept. A trace longer than its room leaves the group out, for a trace that lost
+                  its end cannot be graded.
     reference     problem and trace are one text, cut on the right at `prompt_tokens + trace_tokens`. A trace can lose
                   its end and is then graded at the last token that is left. Of a problem longer than its room the
                   rest begins the trace's segment, and a problem that leaves room takes no part of it: a trace has up
-                  to `prompt_tokens + trace_tokens` tokens, and the arrays are as wide.
+                  to `prompt_tokens + trace_tokens` tokens, and the arrays are as wide (see `narrow`).
 
 Whether a group is left out depends on all its traces, drawn or not, so that it is in every epoch or in none.
 """
@@ -77,7 +79,12 @@ def encode_group(
     if not group.positives or not group.negatives:
         return None
     problem = Problem(
-        group.problem_id, group.problem, answer="", task_type=group.task_type, task_name=group.rubric_name
+        group.problem_id,
+        group.problem.strip(),
+        answer="",
+        task_type=group.task_type,
+        task_name=group.rubric_name,
+        tests=group.tests.strip(),
     )
     if too_long == "cut_problem":
         statement = pieces.cut_problem("reward_model", problem, prompt_tokens)
@@ -86,7 +93,7 @@ def encode_group(
     else:
         statement = pieces.problem("reward_model", problem)
     pool = (*group.positives, *group.negatives)
-    traces = [[*pieces.open, *pieces.trace(trace.reasoning)] for trace in pool]
+    traces = [pieces.tagged(trace.reasoning.strip()) for trace in pool]
     if too_long == "reference":
         shared, rest = statement[:prompt_tokens], statement[prompt_tokens:]
         room = prompt_tokens + trace_tokens
@@ -104,6 +111,22 @@ def encode_group(
         np.array([pool[i].rubric.total for i in chosen], np.float32),
         np.ones((), bool),
     )
+
+
+def narrow(batch: GroupBatch) -> GroupBatch:
+    """A host batch without columns that only pad, at its full widths P and T, or at a half, a quarter or an eighth.
+
+    So few widths that a step is compiled for few.
+    """
+
+    def cut(tokens: Tokens) -> Tokens:
+        room = tokens.ids.shape[-1]
+        used = int(np.asarray(tokens.valid).sum(-1).max())  # padding is on the right
+        widths = [-(-room // part) for part in (1, 2, 4, 8)]
+        width = min(width for width in widths if width >= used)
+        return Tokens(tokens.ids[..., :width], tokens.valid[..., :width])
+
+    return dataclasses.replace(batch, problem=cut(batch.problem), traces=cut(batch.traces))
 
 
 def members(group: Group, negatives: int | None, rng: np.random.Generator | None) -> Sequence[int]:

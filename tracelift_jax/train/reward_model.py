@@ -6,8 +6,10 @@ Every step takes B groups of one positive and M - 1 flawed traces. The problem i
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
+from tracelift_jax.groups.schema import Group
 from tracelift_jax.groups.source import GroupSource
 from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import token_logprobs
@@ -26,11 +29,11 @@ from tracelift_jax.rollout.evaluate import wilson
 from tracelift_jax.rollout.score import grade_hidden, read_traces
 from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.spans import Tokens
-from tracelift_jax.train.data import drawing_stream, eval_batches
-from tracelift_jax.train.group_batch import GroupBatch, TooLong, encode_group
+from tracelift_jax.train.data import Encode, drawing_stream, eval_batches
+from tracelift_jax.train.group_batch import GroupBatch, TooLong, encode_group, narrow
 from tracelift_jax.train.losses import RewardModelLossConfig, Sums, dimension_loss, reward_model_loss
 from tracelift_jax.train.process_bench import ProcessBench, read_solutions
-from tracelift_jax.train.run import Parts, RunDir, Schedule, fit
+from tracelift_jax.train.run import Parts, RunDir, Schedule, best_state, console, fit
 from tracelift_jax.train.start import start
 from tracelift_jax.train.trust_grade import Judge
 from tracelift_jax.train.trust_report import REPORT, write_report
@@ -55,17 +58,24 @@ class TrainRm:
         negatives: how many. Held-out groups are read with their first positive and first negatives, always the same;
             where there are fewer, the first come again.
         held_out: where held-out groups come from (their test split); None: `groups`.
-        model: the backbone to start from. lora: train an adapter (merged in the result), or None for all weights.
+        model: what to start from, a base or a reward model, whose heads then go on too.
+        lora: train an adapter (merged in the result), or None for all weights.
         tokenizer: its directory; empty: the model's.
         prompts: the words around problem and reasoning.
-        prompt_tokens, trace_tokens: room for a framed problem and for a trace with its tags.
+        prompt_tokens, trace_tokens: room for a framed problem and for a trace with its tags. Much room costs little:
+            batches of shorter texts are computed at half of it, a quarter or an eighth.
         too_long: what is done where that is not enough (`train.group_batch` has the particulars). "leave_out": the
             group is left out. "cut_problem": the end of the problem's text is cut, never a trace: a group with a longer
             trace is left out. "reference": problem and trace together are cut on the right at prompt_tokens +
-            trace_tokens, so that a long trace loses its end; all traces are read at that width, which costs time.
+            trace_tokens, so that a long trace loses its end.
         batch_size: groups a step, over all devices.
+        epochs: how many times over the training groups that fit: so many steps are trained, and `schedule.steps` must
+            not be set. 0: `schedule.steps`.
         loss, optimizer, schedule, mesh, seed: how it is trained.
         evaluation_groups: held-out groups.
+        result: which weights are written in the end, and reported on. "best": those of the evaluation with the highest
+            group accuracy; where several have it, as all good ones have on easy groups, with the lowest mean absolute
+            error of the score, which planners get as reward. "last": those after the last step.
         process_bench: first wrong steps to find, for the report behind the last step; None: none.
     """
 
@@ -80,12 +90,14 @@ class TrainRm:
     trace_tokens: int = 48
     too_long: TooLong = "leave_out"
     batch_size: int = 32
+    epochs: int = 0
     loss: RewardModelLossConfig = RewardModelLossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = Schedule()
     mesh: MeshConfig = MeshConfig()
     seed: int = 0
     evaluation_groups: int = 512
+    result: Literal["best", "last"] = "best"
     process_bench: ProcessBench | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +107,11 @@ class TrainRm:
         require(
             self.too_long != "reference" or self.trace_tokens >= 2,
             'TrainRm.trace_tokens must be at least 2 where TrainRm.too_long = "reference"',
+        )
+        require(self.epochs >= 0, f"TrainRm.epochs must not be negative, got {self.epochs}")
+        require(
+            not self.epochs or self.schedule.steps == Schedule.steps,
+            f"TrainRm.epochs = {self.epochs} and Schedule.steps = {self.schedule.steps}: give one of the two",
         )
         require_divisible("TrainRm.batch_size", self.batch_size, self.optimizer)
         require(
@@ -114,7 +131,7 @@ def group_loss(
     (loss, groups), metrics = reward_model_loss(graded, labels, jnp.asarray(batch.totals), config, real)
     if config.prefix:
         everywhere = grade_hidden(model, trainable["heads"], hidden)
-        dense = dimension_loss(everywhere, prefix_labels(batch))
+        dense = dimension_loss(everywhere, prefix_labels(batch), config.dimension_loss)
         dense = (jnp.where(valid, dense, 0.0).sum((1, 2)) / valid.sum((1, 2)) * real).sum()
         loss = loss + config.prefix * dense
         metrics["loss/prefix"] = (dense, groups)
@@ -168,6 +185,21 @@ def held_out_metrics(sums: list[Sums]) -> dict[str, float]:
     return out | {"held_out/groups": float(groups)}
 
 
+def with_steps(config: TrainRm, groups: Sequence[Group], encode: Encode[Group]) -> TrainRm:
+    """`config` with the steps that its epochs take; as it is where it has none.
+
+    Raises:
+        UserError: no group fits.
+    """
+    if not config.epochs:
+        return config
+    fit = sum(encode(row, group) is not None for row, group in enumerate(groups))
+    require(fit > 0, f"not one of the {len(groups)} training groups fits; raise the token limits")
+    steps = math.ceil(config.epochs * fit / config.batch_size)
+    console.print(f"{steps} steps: {config.epochs} times {fit} groups that fit, of {len(groups)}")
+    return dataclasses.replace(config, epochs=0, schedule=dataclasses.replace(config.schedule, steps=steps))
+
+
 def make_judge(config: TrainRm, pieces: Pieces, mesh: Mesh, model: Transformer, variables: Any, heads: Any) -> Judge:
     """A reward model that reads groups as `config` trains on them."""
     rooms = (config.prompt_tokens, config.trace_tokens, config.too_long, config.batch_size)
@@ -183,7 +215,6 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
         read_solutions(config.process_bench.path)  # what is wrong with the file is said before the first step
     begin = start(config, graded=True)
     check_batch(begin.mesh, "TrainRm.batch_size", config.batch_size // config.optimizer.accumulate)
-    _, train_step, held_out = make_steps(config, begin.shape, begin.layouts)
     encode = partial(
         encode_group,
         begin.pieces,
@@ -192,12 +223,13 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
         negatives=config.negatives,
         too_long=config.too_long,
     )
-    stream = drawing_stream(
-        config.groups.groups("train"), batch_size=config.batch_size, seed=config.seed, encode=encode
-    )
+    groups = config.groups.groups("train")
+    config = with_steps(config, groups, encode)
+    _, train_step, held_out = make_steps(config, begin.shape, begin.layouts)
+    stream = drawing_stream(groups, batch_size=config.batch_size, seed=config.seed, encode=encode)
     held_out_groups = (config.held_out or config.groups).groups("test")
     test = eval_batches(held_out_groups, encode, config.batch_size, config.evaluation_groups)
-    held = [place_batch(dataclasses.replace(batch, real=real), begin.mesh) for batch, _, real in test]
+    held = [place_batch(narrow(dataclasses.replace(batch, real=real)), begin.mesh) for batch, _, real in test]
     require(bool(held), "TrainRm.prompt_tokens and TrainRm.trace_tokens: no held-out group fits; raise them")
 
     def evaluate(state: TrainState) -> dict[str, float]:
@@ -208,11 +240,12 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
 
     parts = Parts(
         step=step,
-        batches=((place_batch(batch, begin.mesh), None) for batch in stream),
+        batches=((place_batch(narrow(batch), begin.mesh), None) for batch in stream),
         host_state=lambda: {"data": stream.get_state()},
         load_host_state=lambda host: stream.set_state(host["data"]),
         evaluate=evaluate,
         score="held_out/group_accuracy",
+        tie="held_out/mae",
         headline={
             "loss/total": "loss",
             "score/pair_accuracy": "pairs",
@@ -223,6 +256,7 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     )
     state = fit(run, config.schedule, begin.state, parts, stop_after)
     if int(state.step) == config.schedule.steps:
+        state = best_state(run, config.schedule, state, parts) if config.result == "best" else state
         begin.save(run.path, state)
         if not (run.path / REPORT).exists():
             weights = {name: value for name, value in state.trainable.items() if name != "heads"}

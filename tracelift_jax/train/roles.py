@@ -1,6 +1,8 @@
 """The three roles of a run: their weights on the mesh, their tokenizer, and the static setup of a rollout."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -15,15 +17,16 @@ from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import ModelConfig, Transformer
 from tracelift_jax.parallel.memory import device_bytes, same_buffers
 from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh
-from tracelift_jax.rollout.batch import Setup, Sizes, Text, encode_problem, make_fixed, make_text
+from tracelift_jax.rollout.batch import Setup, Sizes, Text, encode_problem, make_fixed, make_text, why_unjudged
 from tracelift_jax.rollout.caches import cache_bytes
 from tracelift_jax.rollout.evaluate import Evaluation, Evaluator
 from tracelift_jax.rollout.reward import RewardConfig
 from tracelift_jax.rollout.sample import Sampling
-from tracelift_jax.tasks.problem import Task
+from tracelift_jax.tasks.problem import Problem, Task
 from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import eval_batches
+from tracelift_jax.train.run import console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Roles:
         planner_model, executor_model: weights of its own for one of the two; None: the resident base.
         prompts: the words of the roles.
         prompt_tokens, answer_tokens: room for a framed problem and for a canonical answer with its end token; problems
-            that do not fit are left out.
+            that do not fit are left out, as are those whose answer is no number.
         traces: G, traces a problem.
         planner, executor: how they draw. reward: what traces are rewarded for.
         mesh: the devices.
@@ -144,13 +147,31 @@ class Loaded:
         """Problem to arrays, for the data pipeline."""
         return partial(encode_problem, self.pieces, Sizes(self.roles.prompt_tokens, self.roles.answer_tokens))
 
+    def problems(self, split: str, most: int | None = None) -> Sequence[Problem]:
+        """The task's problems. Says in one line how many of the first `most` (None: all) cannot be judged, and why.
+
+        Raises:
+            UserError: none of them can be judged; or as `Task.problems` does.
+        """
+        problems = self.roles.task.problems(split)
+        # Where they are not all there already, they are made on demand, with numbers; to make them all takes too long.
+        counted = problems[:most] if isinstance(problems, tuple) else ()
+        reasons = Counter(filter(None, map(why_unjudged, counted)))
+        if reasons:
+            why = " and ".join(f"{count} {reason}" for reason, count in reasons.items())
+            left_out = f"{split}: left out {reasons.total()} of {len(counted)} problems, {why}"
+            if reasons.total() == len(counted):
+                raise UserError(f"{left_out}; a run needs answers that are numbers")
+            console.print(left_out)
+        return problems
+
     def evaluator(self, config: Evaluation) -> Evaluator:
         """Evaluates planners of this run on held-out problems.
 
         Raises:
             UserError: no held-out problem fits.
         """
-        problems = self.roles.task.problems("test")
+        problems = self.problems("test", config.problems)
         check_batch(self.mesh, "Evaluation.batch_size", config.batch_size)
         batches = [
             dataclasses.replace(batch, real=real)

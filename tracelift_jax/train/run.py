@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tracelift_jax.checked import check_types, first_difference, require, to_jso
 from tracelift_jax.errors import UserError
 from tracelift_jax.parallel.memory import readable
 from tracelift_jax.train.checkpoint import Checkpoints
+from tracelift_jax.train.guard import Watch
 from tracelift_jax.train.update import TrainState
 
 console = Console(highlight=False, soft_wrap=True)
@@ -33,7 +35,7 @@ class Schedule:
         evaluate_every: steps between evaluations on held-out problems, besides those before the first and after the
             last step; 0: none.
         checkpoint_every: steps between checkpoints; one is always written after the last step.
-        keep: how many of the newest checkpoints stay; the best one by evaluation stays too.
+        keep: how many of the newest checkpoints stay; the best of those that were evaluated stays too.
     """
 
     steps: int = 100
@@ -149,8 +151,10 @@ class Parts:
         batches: yields (device batch, host note); one is drawn a step, by step number.
         host_state: what of the host must be saved, as JSON. load_host_state: its inverse.
         on_step: called one step late with (step, host note, aux on the host, metrics); may add metrics.
-        evaluate: held-out metrics of a state; the checkpoint's score is the value named `score`.
-        score: name of the metric by which checkpoints are best.
+        watch: stops the run where its metrics say that it collapses.
+        evaluate: held-out metrics of a state.
+        score: name of the metric by which checkpoints are best, the higher the better.
+        tie: name of the metric that decides between equal scores, the lower the better; "": the later one is best.
         headline: metric names, short label each, for the progress line.
         memory: bytes on the fullest device by what they hold, shown when the run starts.
     """
@@ -163,7 +167,9 @@ class Parts:
     score: str
     headline: Mapping[str, str]
     memory: Mapping[str, int]
+    tie: str = ""
     on_step: Callable[[int, Any, Any, dict[str, float]], None] = lambda step, note, aux, metrics: None
+    watch: Watch = dataclasses.field(default_factory=Watch)
 
 
 class _Stopper:
@@ -197,6 +203,9 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
 
     Returns:
         The state after the last step done.
+
+    Raises:
+        UserError: a guard stopped the run.
     """
     run.begin()
     console.print("memory per device: " + " · ".join(f"{what} {readable(n)}" for what, n in parts.memory.items()))
@@ -205,22 +214,22 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
     done = 0
     if restored is not None:
         done, state, host = restored
+        parts.watch.set_state(host.pop("guards"))
         parts.load_host_state(host)
         console.print(f"{run.path}: continuing after step {done}")
     run.rewind(done)
     last = min(schedule.steps, stop_after if stop_after is not None else schedule.steps)
-    with _Stopper() as stopper, _Line(schedule, done, parts.headline) as line:
+    with closing(run), closing(checkpoints), _Stopper() as stopper, _Line(schedule, done, parts.headline) as line:
         pending: Callable[[], None] | None = None
-        score = 0.0
 
-        def evaluate(step: int) -> float:
+        def evaluate(step: int) -> tuple[float, float]:
             held_out = parts.evaluate(state)
             run.write_metrics(step, held_out)
             line.note(step, held_out)
-            return held_out[parts.score]
+            return held_out[parts.score], -held_out[parts.tie] if parts.tie else 0.0
 
         if not done:
-            score = evaluate(0)
+            evaluate(0)
         for step in range(done + 1, last + 1):
             batch, note = next(parts.batches)
             began = time.perf_counter()
@@ -235,6 +244,7 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
                 values["time/step_seconds"] = time.perf_counter() - began
                 run.write_metrics(step, values)
                 line.show(step, values)
+                parts.watch.look(step, values)
 
             # The metrics of a step are fetched while the next one runs, so the device never waits for the host.
             pending = flush
@@ -242,15 +252,36 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
             if schedule.checkpoints(step) or leaving:
                 pending()
                 pending = None
-            if schedule.evaluates(step):
-                score = evaluate(step)
-            if schedule.checkpoints(step) or leaving:
-                checkpoints.save(step, state, parts.host_state(), score)
+            score = evaluate(step) if schedule.evaluates(step) else (None, 0.0)
+            if (schedule.checkpoints(step) and parts.watch.well) or leaving:
+                checkpoints.save(step, state, parts.host_state() | {"guards": parts.watch.get_state()}, *score)
             if stopper.asked:
                 break
-        checkpoints.wait()
+    return state
+
+
+def best_state(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts) -> TrainState:
+    """What a finished run leaves behind: the state of its best evaluation, of those that follow a step.
+
+    Args:
+        state: after the last step. Where another is better, its buffers are given up, so that there is room for both
+            on the device, one after the other.
+
+    Prints a line that says which it is. A damaged checkpoint is passed over for the next best.
+    """
+    checkpoints = Checkpoints(run.path / "checkpoints", schedule.keep)
+    last = int(state.step)
+    best, score = next(iter(checkpoints.scores.items()))  # the last step was evaluated, so there is one
+    if best != last:
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+        jax.tree.map(lambda x: x.delete(), state)
+        found = checkpoints.restore(like, best=True)
+        assert found is not None  # the last step's is there
+        state = found[1]
     checkpoints.close()
-    run.close()
+    step, count = int(state.step), sum(map(schedule.evaluates, range(1, last + 1)))
+    why = f", the best of {count} evaluations: {parts.score} {score:.4g}" if step == best else ""
+    console.print(f"the result is step {step}{why}")
     return state
 
 

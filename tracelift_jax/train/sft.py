@@ -19,7 +19,7 @@ Where planner and executor read the problem in different words, as in chats, it 
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ from tracelift_jax.text.prompts import Pieces, Prompts, Role
 from tracelift_jax.text.spans import Tokens, pad
 from tracelift_jax.train.data import eval_batches, problem_stream
 from tracelift_jax.train.losses import Sums
-from tracelift_jax.train.run import Parts, RunDir, Schedule, fit
+from tracelift_jax.train.run import Parts, RunDir, Schedule, best_state, fit
 from tracelift_jax.train.start import start
 from tracelift_jax.train.update import (
     Layouts,
@@ -67,6 +67,7 @@ class Sft:
         direct_weight: weight of the answers without reasoning in the loss.
         optimizer, schedule, mesh, seed: how it is trained.
         evaluation_problems: held-out problems for the loss that is reported.
+        result: which weights are written in the end: "best", those of the lowest held-out loss; or the "last".
     """
 
     task: Task
@@ -83,6 +84,7 @@ class Sft:
     mesh: MeshConfig = MeshConfig()
     seed: int = 0
     evaluation_problems: int = 256
+    result: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -221,4 +223,5 @@ def run_sft(config: Sft, run: RunDir, stop_after: int | None = None) -> None:
     )
     state = fit(run, config.schedule, begin.state, parts, stop_after)
     if int(state.step) == config.schedule.steps:
+        state = best_state(run, config.schedule, state, parts) if config.result == "best" else state
         begin.save(run.path, state)

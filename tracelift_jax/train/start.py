@@ -122,17 +122,28 @@ def start(config: Supervised, graded: bool) -> Start:
     folders = build.folders(config.model)
     tokenizer = Tokenizer.load(build.find(config.tokenizer or config.model.path), *folders)
     mesh = make_mesh(config.mesh)
-    shape = build.model_config(config.model, len(tokenizer))
-    base = build.load_base(config.model, shape, mesh, config.mesh)
-    if graded:
-        shape, base = build.without_head(shape, base)
+    shape, base, heads = _read(config, build.model_config(config.model, len(tokenizer)), mesh, graded)
     shape = dataclasses.replace(shape, lora=config.lora)
     trainable, frozen = {"params": base}, {}
     if config.lora:
         trainable, frozen = {"lora": build.init_lora(shape, config.seed, mesh, config.mesh)}, {"params": base}
     if graded:
-        trainable["heads"] = build.init_heads(shape, config.seed, mesh, config.mesh)
+        trainable["heads"] = heads
     optimizer = make_optimizer(config.optimizer, config.schedule.steps)
     origin = folders[0] if folders else None
     state, layouts = place_state(init_state(trainable, optimizer, config.seed), mesh)
     return Start(tokenizer, Pieces(config.prompts, tokenizer), mesh, shape, base, origin, frozen, state, layouts)
+
+
+def _read(config: Supervised, shape: ModelConfig, mesh: Mesh, graded: bool) -> tuple[ModelConfig, Any, Any]:
+    """Shape, parameters and, if `graded`, heads: those of the model's directory where it has some, else fresh ones."""
+    model = config.model
+    if graded and build.has_heads(model):
+        require(not model.grow, f"Model.grow = {model.grow}: {model.path} is a reward model; only a base can grow")
+        shape, _ = build.without_head(shape, {})
+        return shape, *build.load_reward_model(model, shape, mesh, config.mesh)
+    base = build.load_base(model, shape, mesh, config.mesh)
+    if not graded:
+        return shape, base, None
+    shape, base = build.without_head(shape, base)
+    return shape, base, build.init_heads(shape, config.seed, mesh, config.mesh)

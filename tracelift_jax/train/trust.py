@@ -84,7 +84,7 @@ def nothing() -> Value:
 
 
 def rate(right: np.ndarray, group: np.ndarray) -> Value:
-    """The mean of bool [n] `right`, with Wilson's interval of that rate over as many trials as there are groups."""
+    """The mean of [n] `right`, bool or in [0, 1], with Wilson's interval of that rate over as many trials as groups."""
     if not len(right):
         return nothing()
     value, trials = float(np.mean(right)), len(np.unique(group))
@@ -114,12 +114,14 @@ class Pairs:
     Attributes:
         right: bool [m], the positive's score is above the negative's; a tie is wrong.
         kind: str [m], of the negative. group: int [m]. length: int [m], of the negative.
+        longer: float [m], 1 where the positive has more tokens than the negative, 0.5 where it has as many.
     """
 
     right: np.ndarray
     kind: np.ndarray
     group: np.ndarray
     length: np.ndarray
+    longer: np.ndarray
 
 
 def pairs(p: Predictions) -> Pairs:
@@ -132,7 +134,8 @@ def pairs(p: Predictions) -> Pairs:
         above.append(np.repeat(positive, len(negative)))
         below.append(np.tile(negative, len(positive)))
     high, low = np.concatenate(above), np.concatenate(below)
-    return Pairs(p.score[high] > p.score[low], p.kind[low], p.group[low], p.length[low])
+    longer = (1 + np.sign(p.length[high] - p.length[low])) / 2
+    return Pairs(p.score[high] > p.score[low], p.kind[low], p.group[low], p.length[low], longer)
 
 
 def ranking(p: Predictions) -> dict[str, Value]:
@@ -242,6 +245,37 @@ def by_kind(p: Predictions, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return out
 
 
+# --- Without reading --------------------------------------------------------------------------------------------------
+
+
+def baselines(p: Predictions, names: Sequence[str]) -> dict[str, Any]:
+    """What one gets without reading any trace: what a reward model's numbers are to be held against.
+
+    Returns:
+        `pair_accuracy` of a grader that goes by length alone, the longer or the shorter trace being better, whichever
+            is right more often (`longer_is_better`); a tie is right half the time. `kinds`: the same by kind of flaw.
+        `group_accuracy` of a random order.
+        `constant`: the median of the true totals, and its mean absolute error `mae`, the least that a score which is
+            always the same can have.
+        `labels`: for each dimension how often the commonest label is the right one.
+    """
+    found = pairs(p)
+    longer_is_better = bool(len(found.longer) and found.longer.mean() >= 0.5)
+    right = found.longer if longer_is_better else 1 - found.longer
+    kinds = {kind: rate(right[found.kind == kind], found.group[found.kind == kind]) for kind in p.kinds}
+    sizes = [np.sum(p.group == group) for group in np.unique(found.group)]
+    constant = float(np.median(p.totals))
+    return {
+        "longer_is_better": longer_is_better,
+        "pair_accuracy": rate(right, found.group),
+        "kinds": kinds,
+        "group_accuracy": float(np.mean([1 / size for size in sizes])) if sizes else None,
+        "constant": constant,
+        "mae": mean(np.abs(constant - p.totals), p.group),
+        "labels": {name: float(np.bincount(p.labels[:, d]).max() / len(p)) for d, name in enumerate(names)},
+    }
+
+
 # --- Sensitivity ------------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +356,7 @@ def measure(p: Predictions, names: Sequence[str]) -> dict[str, Any]:
         "ranking": ranking(p),
         "grading": grading(p, names),
         "kinds": by_kind(p, names),
+        "baselines": baselines(p, names),
         "length": length_sensitivity(p),
         "leak": leak_sensitivity(p),
         "reliability": {name: reliability(p.logits[:, d], p.labels[:, d]) for d, name in enumerate(names)},

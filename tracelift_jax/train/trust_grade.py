@@ -56,7 +56,7 @@ class Judge:
 
     def trace(self, reasoning: str) -> list[int]:
         """A reasoning between its tags."""
-        return [*self.pieces.open, *self.pieces.trace(reasoning)]
+        return self.pieces.tagged(reasoning)
 
 
 @dataclasses.dataclass(frozen=True)

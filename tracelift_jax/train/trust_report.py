@@ -72,7 +72,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as text; every number in it is one of `report`, to three decimals."""
-    whole = report["grading"]
+    whole, blind = report["grading"], report["baselines"]
+    longer = "longer" if blind["longer_is_better"] else "shorter"
     what = f"{report['groups']} held-out groups, {report['traces']} traces"
     if report["left_out"]:
         what += f"; {report['left_out']} more groups did not fit and are in no number"
@@ -83,19 +84,34 @@ def markdown(report: Mapping[str, Any]) -> str:
         "## What to watch for\n",
         "".join(f"- {sentence}\n" for sentence in findings(report)),
         "## Ranking and error\n",
+        "Without reading: pairs by length alone, the "
+        f"{longer} trace being the better one; groups in random order; as score always {number(blind['constant'])}, "
+        "the median total.\n",
         table(
-            ["", "value"],
+            ["", "value", "without reading"],
             [
-                ["pair accuracy: positive above a negative", interval(report["ranking"]["pair_accuracy"])],
-                ["group accuracy: positive above all negatives", interval(report["ranking"]["group_accuracy"])],
-                ["mean absolute error of the score", interval(whole["mae"])],
-                ["root mean squared error of the score", interval(whole["rmse"])],
-                ["bias: mean score less mean true total", interval(whole["bias"])],
-                ["mean absolute error of the direct total", interval(whole["total_mae"])],
+                [
+                    "pair accuracy: positive above a negative",
+                    interval(report["ranking"]["pair_accuracy"]),
+                    number(blind["pair_accuracy"]["value"]),
+                ],
+                [
+                    "group accuracy: positive above all negatives",
+                    interval(report["ranking"]["group_accuracy"]),
+                    number(blind["group_accuracy"]),
+                ],
+                ["mean absolute error of the score", interval(whole["mae"]), number(blind["mae"]["value"])],
+                ["root mean squared error of the score", interval(whole["rmse"]), "-"],
+                ["bias: mean score less mean true total", interval(whole["bias"]), "-"],
+                [
+                    "mean absolute error of the direct total",
+                    interval(whole["total_mae"]),
+                    number(blind["mae"]["value"]),
+                ],
             ],
         ),
         "## By kind of flaw\n",
-        _kinds_table(report["kinds"]),
+        _kinds_table(report["kinds"], blind["kinds"]),
         "## Dimensions\n",
         _dimensions_tables(report),
         "## Length\n",
@@ -108,8 +124,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join([*parts, "![reliability and scores](trust.png)\n"])
 
 
-def _kinds_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
-    head = ["", "traces", "pair accuracy", "error", "rmse", "score", "true total", "highest score"]
+def _kinds_table(kinds: Mapping[str, Mapping[str, Any]], blind: Mapping[str, Value]) -> str:
+    head = ["", "traces", "pair accuracy", "by length alone", "error", "rmse", "score", "true total", "highest score"]
     return table(
         head,
         [
@@ -117,6 +133,7 @@ def _kinds_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
                 kind or POSITIVE,
                 str(row["n"]),
                 interval(row["pair_accuracy"]),
+                number(blind[kind]["value"]) if kind else "-",
                 interval(row["mae"]),
                 interval(row["rmse"]),
                 number(row["mean_score"]),
@@ -131,13 +148,17 @@ def _kinds_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
 def _dimensions_tables(report: Mapping[str, Any]) -> str:
     """All traces, then each measure by kind."""
     found = report["grading"]["dimensions"]
-    columns = ["accuracy", "macro_f1", "ece", "confidence"]
+    columns = ["accuracy", "blind", "macro_f1", "ece", "confidence"]
+    rows = [{**found[name], "blind": report["baselines"]["labels"][name]} for name in report["dimensions"]]
     parts = [
         "ECE is the expected calibration error: the gap between how sure the model is of a label and how often it is "
-        "right, averaged over 15 equal bins of that confidence.\n",
+        "right, averaged over 15 equal bins of that confidence. Without reading, one says the commonest label.\n",
         table(
-            ["all traces", "accuracy", "macro F1", "ECE", "confidence"],
-            [[name, *(number(found[name][column]) for column in columns)] for name in report["dimensions"]],
+            ["all traces", "accuracy", "without reading", "macro F1", "ECE", "confidence"],
+            [
+                [name, *(number(row[column]) for column in columns)]
+                for name, row in zip(report["dimensions"], rows, strict=True)
+            ],
         ),
     ]
     for column, title in (("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("ece", "ECE")):
