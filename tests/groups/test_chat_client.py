@@ -226,9 +226,11 @@ def test_the_command(tmp_path, capsys):
     assert shown[0] == f"{out}: 2 groups with 10 flawed traces, of 2 seeds"
     for line, server, role in zip(shown[2:], content["servers"], ("writer", "grader"), strict=True):
         cost = (server["prompt_tokens"] + 2 * server["completion_tokens"]) / 1e6
+        requests = 2 if role == "writer" else 10
         assert line == (
-            f"{role} fake at {server['base_url']}: {2 if role == 'writer' else 10} requests, 0 of them retries, 0 cached; {server['prompt_tokens']} "
-            f"prompt and {server['completion_tokens']} completion tokens; cost {cost:.4f}, with the cached {cost:.4f}"
+            f"{role} fake at {server['base_url']}: {requests} requests, 0 of them retries, 0 cached; "
+            f"{server['prompt_tokens']} prompt and {server['completion_tokens']} completion tokens; "
+            f"cost {cost:.4f}, with the cached {cost:.4f}"
         )
 
 

@@ -87,7 +87,7 @@ class Rubric:
             raise UserError(f"field {where}: {error}") from error
 
 
-POSITIVE = Rubric((MAX_LABEL,) * 5, 1.0)
+POSITIVE = Rubric((MAX_LABEL, MAX_LABEL, MAX_LABEL, MAX_LABEL, MAX_LABEL), 1.0)
 """What a trace without a flaw deserves."""
 
 
