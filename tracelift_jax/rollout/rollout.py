@@ -9,7 +9,8 @@
     reward    = math_reward(e2e, s, u)                          [B, G]
     advantage = group_advantages(reward)                        [B, G]
 
-No token visits the host before the reward exists.
+No token visits the host before the reward exists. With an executor elsewhere (`elsewhere.py`), `write` and `judge` are
+the same, and the host stands between them.
 """
 
 import dataclasses
@@ -171,48 +172,90 @@ def measure_uplift(
             return Uplift(value, ok, trials, base_ok, base_trials, drawn, zeros, zeros)
 
 
-def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> Rollout:
-    """Samples, executes, verifies, grades and rewards one batch of problems.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What the planner wrote and the reward model made of it, before any executor has seen it.
 
-    Args:
-        setup: static. text: vocabulary tables. weights: of the three roles. batch: B problems. key: typed PRNG key.
+    Attributes:
+        traces: [B, G, R] as sampled, with the sampler's log-probabilities. reason: [B, G, T], what others read of them.
+        well_formed: bool [B, G]. rubric: float32 [B, G, 5] expected labels. total, score: float32 [B, G].
     """
-    planner_key, executor_key, baseline_key = jax.random.split(key, 3)
-    config = setup.reward
-    repeats = config.repeats if config.uplift == "sampled" else 0
 
-    traces = sample_traces(setup, text, weights, batch, planner_key)
+    traces: Samples
+    reason: Tokens
+    well_formed: Array
+    rubric: Array
+    total: Array
+    score: Array
+
+
+def write(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> Written:
+    """Samples traces and grades them."""
+    traces = sample_traces(setup, text, weights, batch, key)
     reason = show_reasoning(setup, text, traces)
     well_formed = jnp.asarray(text.body.judgement)[traces.state] == GOOD
+    return Written(traces, reason, well_formed, *_grades(setup, weights, batch, reason))
 
+
+def execute(
+    setup: Setup, text: Text, weights: Weights, batch: PromptBatch, reason: Tokens, keys: tuple[Array, Array]
+) -> tuple[Tokens, Array, Uplift]:
+    """Has the executor on the device answer with and without the reasoning.
+
+    Args:
+        reason: [B, G, T], tags included. keys: of the answers with it and without.
+
+    Returns:
+        Answers [B, G, 1 + K, A], verdicts int8 [B, G, 1 + K], and the uplift.
+    """
+    repeats = setup.reward.repeats if setup.reward.uplift == "sampled" else 0
     problem = read(setup.executor, weights.executor, batch.executor)
     shown = read(setup.executor, weights.executor, splice((), reason, setup.fixed.ask), problem.context)
     alone = read(setup.executor, weights.executor, _piece(setup.fixed.ask_directly, len(problem.end)), problem.context)
-    said, verdicts = answers(setup, text, weights.executor, shown, 1 + repeats, batch, executor_key)
+    said, verdicts = answers(setup, text, weights.executor, shown, 1 + repeats, batch, keys[0])
+    return said, verdicts, measure_uplift(setup, text, weights, shown, alone, verdicts, batch, keys[1])
 
-    gained = measure_uplift(setup, text, weights, shown, alone, verdicts, batch, baseline_key)
-    rubric, total, score = _grades(setup, weights, batch, reason)
-    verdicts, gained, score = _apply_malformed_rule(setup, well_formed, verdicts, gained, score)
 
+def judge(setup: Setup, batch: PromptBatch, written: Written, said: Tokens, verdicts: Array, gained: Uplift) -> Rollout:
+    """Rewards and advantages of what was written, from what any executor made of it.
+
+    Args:
+        said: [B, G, 1 + K, A]. verdicts: int8 [B, G, 1 + K]. gained: as measured, whatever the form of the traces.
+    """
+    config, well_formed = setup.reward, written.well_formed
+    verdicts, gained, score = _apply_malformed_rule(setup, well_formed, verdicts, gained, written.score)
     primary = verdicts[..., 0]
     reward = math_reward((primary == OK).astype(jnp.float32), score, gained.value, config)
     counted = (primary != FAILED) & jnp.asarray(batch.real)[:, None]
     if config.malformed == "mask":
         counted = counted & well_formed
     return Rollout(
-        traces=traces.tokens,
-        logprobs=traces.logprobs,
+        traces=written.traces.tokens,
+        logprobs=written.traces.logprobs,
         well_formed=well_formed,
         answers=said,
         verdicts=verdicts,
         uplift=gained,
-        rubric=rubric,
-        total=total,
+        rubric=written.rubric,
+        total=written.total,
         score=score,
         reward=reward,
         advantage=group_advantages(reward, counted, setup.normalize),
         counted=counted,
     )
+
+
+def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> Rollout:
+    """Samples, executes, verifies, grades and rewards one batch of problems.
+
+    Args:
+        setup: static. text: vocabulary tables. weights: of the three roles. batch: B problems. key: typed PRNG key.
+    """
+    planner_key, *executor_keys = jax.random.split(key, 3)
+    written = write(setup, text, weights, batch, planner_key)
+    done = execute(setup, text, weights, batch, written.reason, (executor_keys[0], executor_keys[1]))
+    return judge(setup, batch, written, *done)
 
 
 def _piece(piece: tuple[int, ...], batch: int) -> Tokens:
