@@ -1,10 +1,11 @@
 """Arithmetic drills, from which a small reward model learns to check a calculation before it reads GSM8K.
 
-    python experiments/gsm8k/drills.py 12000 --out=FILE
+    python experiments/gsm8k/small/drills.py 12000 --out=FILE
+    python experiments/gsm8k/small/drills.py 256 --seed=1 --out=HELD_OUT
 
 Each is a chain of two to four bare steps in plain words: "There are 14. Take away 5. Multiply it by 12. How many are
-there?", solved as "14-5 = 9", "9*12 = 108". FILE has GSM8K's format, so that `tracelift build-groups` makes flawed
-traces of them as of real problems.
+there?", solved as "14-5 = 9", "9*12 = 108". The file has GSM8K's
+format.
 """
 
 import argparse
@@ -59,6 +60,7 @@ def drills(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("count", type=int, help="how many drills")
+    parser.add_argument("--seed", type=int, default=0, help="of the drills; 0 if not given")
     parser.add_argument("--out", type=Path, required=True, help="the JSONL file to write")
     args = parser.parse_args()
-    args.out.write_text("".join(json.dumps(row) + "\n" for row in drills(args.count)))
+    args.out.write_text("".join(json.dumps(row) + "\n" for row in drills(args.count, args.seed)))

@@ -1,6 +1,6 @@
 """A small tokenizer for a small reward model, made from the text of groups: byte-level BPE over whole words.
 
-    python experiments/gsm8k/tokenizer.py GROUPS.jsonl [GROUPS.jsonl ...] --out=DIR
+    python experiments/gsm8k/small/tokenizer.py GROUPS.jsonl [GROUPS.jsonl ...] --out=DIR
 
 Each digit is a token of its own, so that arithmetic can be learnt digit by digit, and so is each tag. The vocabulary
 has 4,096 tokens where Qwen2.5's has 151,665, of which a small model would be little else than the embedding.
