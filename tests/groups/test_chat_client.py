@@ -19,8 +19,9 @@ from tracelift_jax.config import ChatServer, Recipe
 from tracelift_jax.errors import UserError
 from tracelift_jax.groups import load_groups
 from tracelift_jax.groups.answer_cache import AnswerCache, Reply, answer_key
-from tracelift_jax.groups.chat_client import Chat, GivenUp, Stopped, Switch
+from tracelift_jax.groups.chat_client import Chat, Switch
 from tracelift_jax.groups.flaw_prompts import grading_schema
+from tracelift_jax.remote.client import GivenUp, Stopped
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "## Reasoning\n\n1 + 1 = 2\n\n## Dimensions"

@@ -16,9 +16,10 @@ from apple_seeds import positive, row, write_rows
 from chat_service import FINE, Act, Asked, ChatService, service
 from tiny import command, start
 
-from tracelift_jax.groups import build_groups, chat_client, load_groups
+from tracelift_jax.groups import build_groups, load_groups
 from tracelift_jax.groups.build import Recipe
 from tracelift_jax.groups.chat_server import ChatServer
+from tracelift_jax.remote import client
 
 SEEDS = 6
 REQUESTS = SEEDS * 9
@@ -231,7 +232,7 @@ def test_the_server_says_when_to_come_again(seeds, tmp_path):
 
 
 def test_a_server_that_wants_to_be_left_alone_for_long_is_given_up(seeds, tmp_path, monkeypatch):
-    monkeypatch.setattr(chat_client, "MAX_RETRY_AFTER", 0.2)
+    monkeypatch.setattr(client, "MAX_RETRY_AFTER", 0.2)
     with service(lambda asked, before: Act(429, headers=(("Retry-After", "1"),))) as running:
         line = stopped(seeds, tmp_path / "groups.jsonl", running, max_failures=0, concurrency=1)
         assert len(running.asked) == 1

@@ -29,7 +29,7 @@ from tracelift_jax.groups.build import (
     without_duplicates,
 )
 from tracelift_jax.groups.build_progress import Bar
-from tracelift_jax.groups.chat_client import Chat, GivenUp, NotKept, Stopped, Switch
+from tracelift_jax.groups.chat_client import Chat, NotKept, Switch
 from tracelift_jax.groups.chat_server import ChatServer
 from tracelift_jax.groups.filters import Filter, changed
 from tracelift_jax.groups.graders import grade
@@ -37,6 +37,7 @@ from tracelift_jax.groups.group_file import GroupFile
 from tracelift_jax.groups.schema import POSITIVE, Trace
 from tracelift_jax.groups.seeds import Seed
 from tracelift_jax.groups.writers import write
+from tracelift_jax.remote.client import GivenUp, Stopped
 
 Take = Callable[[Outcome], None]
 Result = TypeVar("Result")

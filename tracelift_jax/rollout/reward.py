@@ -43,9 +43,13 @@ class RewardConfig:
         require(self.repeats >= 1, f"RewardConfig.repeats must be at least 1, got {self.repeats}")
         samples = self.baseline_samples
         require(samples >= 1, f"RewardConfig.baseline_samples must be at least 1, got {samples}")
-        needs_uplift = self.kind in ("tracelift", "uplift_only")
-        unmeasured = needs_uplift and self.uplift == "none"
+        unmeasured = self.needs_uplift and self.uplift == "none"
         require(not unmeasured, f'RewardConfig.uplift must not be "none" for kind "{self.kind}"')
+
+    @property
+    def needs_uplift(self) -> bool:
+        """Whether the reward is computed from the uplift."""
+        return self.kind in ("tracelift", "uplift_only")
 
     @property
     def needs_grade(self) -> bool:

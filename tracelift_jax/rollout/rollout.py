@@ -141,6 +141,29 @@ def measure_baseline(
     return jnp.broadcast_to(ok[:, None], shape), jnp.broadcast_to(trials[:, None], shape), drawn
 
 
+def no_uplift(shape: tuple[int, ...], baseline_answers: Tokens) -> Uplift:
+    """Nothing measured for traces [B, G]."""
+    counts, zeros = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+    return Uplift(zeros, counts, counts, counts, counts, baseline_answers, zeros, zeros)
+
+
+def sampled_uplift(
+    nothing: Uplift, ok: Array, trials: Array, base_ok: Array, base_trials: Array, baseline_answers: Tokens
+) -> Uplift:
+    """The uplift by counts int32 [B, G]; 0 where nothing was judged on one side."""
+    value = uplift(ok / jnp.maximum(trials, 1), base_ok / jnp.maximum(base_trials, 1))
+    value = jnp.where((trials > 0) & (base_trials > 0), value, 0.0)
+    return dataclasses.replace(
+        nothing,
+        value=value,
+        ok=ok,
+        trials=trials,
+        baseline_ok=base_ok,
+        baseline_trials=base_trials,
+        baseline_answers=baseline_answers,
+    )
+
+
 def measure_uplift(
     setup: Setup,
     text: Text,
@@ -153,8 +176,7 @@ def measure_uplift(
 ) -> Uplift:
     """Compares the executor with each trace to the executor without it, as `reward.uplift` says."""
     shape = shown.end.shape[:2]
-    counts, zeros = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
-    nothing = Uplift(zeros, counts, counts, counts, counts, _no_answers(shape[0], setup), zeros, zeros)
+    nothing = no_uplift(shape, _no_answers(shape[0], setup))
     match setup.reward.uplift:
         case "none":
             return nothing
@@ -166,36 +188,49 @@ def measure_uplift(
             )
         case "sampled":
             ok, trials = success_rate(verdicts[..., 1:])
-            base_ok, base_trials, drawn = measure_baseline(setup, text, weights, alone, batch, key)
-            value = uplift(ok / jnp.maximum(trials, 1), base_ok / jnp.maximum(base_trials, 1))
-            value = jnp.where((trials > 0) & (base_trials > 0), value, 0.0)
-            return Uplift(value, ok, trials, base_ok, base_trials, drawn, zeros, zeros)
+            return sampled_uplift(nothing, ok, trials, *measure_baseline(setup, text, weights, alone, batch, key))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What the planner wrote and the reward model made of it, before any executor has seen it.
+    """What the planner wrote, before anybody has seen it.
 
     Attributes:
         traces: [B, G, R] as sampled, with the sampler's log-probabilities. reason: [B, G, T], what others read of them.
-        well_formed: bool [B, G]. rubric: float32 [B, G, 5] expected labels. total, score: float32 [B, G].
+        well_formed: bool [B, G].
     """
 
     traces: Samples
     reason: Tokens
     well_formed: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Grades:
+    """What the reward model made of it: float32 [B, G, 5] expected labels, and [B, G] each."""
+
     rubric: Array
     total: Array
     score: Array
 
 
 def write(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> Written:
-    """Samples traces and grades them."""
+    """Samples traces."""
     traces = sample_traces(setup, text, weights, batch, key)
-    reason = show_reasoning(setup, text, traces)
     well_formed = jnp.asarray(text.body.judgement)[traces.state] == GOOD
-    return Written(traces, reason, well_formed, *_grades(setup, weights, batch, reason))
+    return Written(traces, show_reasoning(setup, text, traces), well_formed)
+
+
+def grade_traces(setup: Setup, weights: Weights, batch: PromptBatch, reason: Tokens) -> Grades:
+    """Grades reasoning [B, G, T]; zeros without a reward model."""
+    if setup.reward_model is None or weights.reward_model is None:
+        zeros = jnp.zeros(reason.ids.shape[:2], jnp.float32)
+        return Grades(jnp.zeros((*zeros.shape, 5), jnp.float32), zeros, zeros)
+    variables, heads = weights.reward_model
+    graded = grade(setup.reward_model, variables, heads, batch.reward_model, reason)
+    return Grades(graded.expected, graded.total, graded.score)
 
 
 def execute(
@@ -217,19 +252,29 @@ def execute(
     return said, verdicts, measure_uplift(setup, text, weights, shown, alone, verdicts, batch, keys[1])
 
 
-def judge(setup: Setup, batch: PromptBatch, written: Written, said: Tokens, verdicts: Array, gained: Uplift) -> Rollout:
+def judge(
+    setup: Setup,
+    batch: PromptBatch,
+    written: Written,
+    grades: Grades,
+    said: Tokens,
+    verdicts: Array,
+    gained: Uplift,
+) -> Rollout:
     """Rewards and advantages of what was written, from what any executor made of it.
 
     Args:
         said: [B, G, 1 + K, A]. verdicts: int8 [B, G, 1 + K]. gained: as measured, whatever the form of the traces.
     """
     config, well_formed = setup.reward, written.well_formed
-    verdicts, gained, score = _apply_malformed_rule(setup, well_formed, verdicts, gained, written.score)
+    verdicts, gained, score = _apply_malformed_rule(setup, well_formed, verdicts, gained, grades.score)
     primary = verdicts[..., 0]
     reward = math_reward((primary == OK).astype(jnp.float32), score, gained.value, config)
     counted = (primary != FAILED) & jnp.asarray(batch.real)[:, None]
     if config.malformed == "mask":
         counted = counted & well_formed
+    if config.needs_uplift and config.uplift == "sampled":
+        counted = counted & (gained.trials > 0) & (gained.baseline_trials > 0)
     return Rollout(
         traces=written.traces.tokens,
         logprobs=written.traces.logprobs,
@@ -237,8 +282,8 @@ def judge(setup: Setup, batch: PromptBatch, written: Written, said: Tokens, verd
         answers=said,
         verdicts=verdicts,
         uplift=gained,
-        rubric=written.rubric,
-        total=written.total,
+        rubric=grades.rubric,
+        total=grades.total,
         score=score,
         reward=reward,
         advantage=group_advantages(reward, counted, setup.normalize),
@@ -255,23 +300,13 @@ def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key:
     planner_key, *executor_keys = jax.random.split(key, 3)
     written = write(setup, text, weights, batch, planner_key)
     done = execute(setup, text, weights, batch, written.reason, (executor_keys[0], executor_keys[1]))
-    return judge(setup, batch, written, *done)
+    return judge(setup, batch, written, grade_traces(setup, weights, batch, written.reason), *done)
 
 
 def _piece(piece: tuple[int, ...], batch: int) -> Tokens:
     """A fixed piece for every problem; [B, len(piece)]."""
     ids = jnp.broadcast_to(jnp.asarray(piece, jnp.int32), (batch, len(piece)))
     return Tokens(ids, jnp.ones(ids.shape, bool))
-
-
-def _grades(setup: Setup, weights: Weights, batch: PromptBatch, reason: Tokens) -> tuple[Array, Array, Array]:
-    """Expected labels [B, G, 5], total and score [B, G]; zeros without a reward model."""
-    if setup.reward_model is None or weights.reward_model is None:
-        zeros = jnp.zeros(reason.ids.shape[:2], jnp.float32)
-        return jnp.zeros((*zeros.shape, 5), jnp.float32), zeros, zeros
-    variables, heads = weights.reward_model
-    graded = grade(setup.reward_model, variables, heads, batch.reward_model, reason)
-    return graded.expected, graded.total, graded.score
 
 
 def _apply_malformed_rule(

@@ -25,7 +25,7 @@ author writes around the problem) alone: in a problem, its tests or a reasoning 
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -106,6 +106,20 @@ class Chat:
         return _fill(self.before, TASK_TYPE, TASK_NAME) + PROBLEM + self.after + tests + behind
 
 
+def _words_of(chat: Chat, problem: Problem) -> dict[str, str]:
+    """What stands in a turn's place of each mark."""
+    return {
+        PROBLEM: problem.text,
+        TASK_TYPE: problem.task_type,
+        TASK_NAME: problem.task_name,
+        TESTS: _show_tests(chat.tests, problem.tests),
+    }
+
+
+def _replace_marks(text: str, words: Mapping[str, str]) -> str:
+    return re.sub("|".join(map(re.escape, words)), lambda found: words[found[0]], text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Prompts:
     """The words of all roles.
@@ -138,6 +152,21 @@ class Prompts:
     def shared(self) -> bool:
         """Whether planner and executor read the problem in the same words, up to the same token."""
         return isinstance(self.planner, Frame) and self.planner == self.executor
+
+
+def executor_messages(prompts: Prompts, problem: Problem, reasoning: str | None) -> list[dict[str, str]]:
+    """What the executor reads as the messages of a chat, for a server that has a template of its own.
+
+    Args:
+        reasoning: with both tags; None asks directly.
+    """
+    chat = prompts.executor
+    behind = (reasoning or "") + (prompts.ask_directly if reasoning is None else prompts.ask)
+    if isinstance(chat, Frame):
+        return [{"role": "user", "content": chat.text(problem) + behind}]
+    words = {**_words_of(chat, problem), REASONING: behind}
+    system = [{"role": "system", "content": chat.system}] if chat.system else []
+    return [*system, {"role": "user", "content": _replace_marks(chat.turn(REASONING), words)}]
 
 
 def _render(tokenizer: Tokenizer, role: Role, chat: Chat, turn: str) -> str:
@@ -240,13 +269,22 @@ class Pieces:
         frame = getattr(self.prompts, role)
         if isinstance(frame, Frame):
             return [*self.tokenizer.begin, *self.tokenizer.encode(frame.text(problem))]
-        fill = {
-            PROBLEM: problem.text,
-            TASK_TYPE: problem.task_type,
-            TASK_NAME: problem.task_name,
-            TESTS: _show_tests(frame.tests, problem.tests),
-        }
-        return self.tokenizer.encode_template(self.templates[role], fill)
+        return self.tokenizer.encode_template(self.templates[role], _words_of(frame, problem))
+
+    def executor_text(self, problem: Problem, reasoning: str | None) -> str:
+        """What the executor reads, as text: the words of `problem`, of a reasoning and of `ask`, or `ask_directly`.
+
+        Control tokens of a chat template are written out. What some tokenizers want in front of everything is not
+        there: servers add it.
+
+        Args:
+            reasoning: with both tags; None asks directly.
+        """
+        frame, ask = self.prompts.executor, "ask_directly" if reasoning is None else "ask"
+        if isinstance(frame, Frame):
+            return frame.text(problem) + (reasoning or "") + getattr(self.prompts, ask)
+        words = _replace_marks(self.templates["executor"], _words_of(frame, problem))
+        return words + (reasoning or "") + self.templates[ask]
 
     def cut_problem(self, role: Role, problem: Problem, room: int) -> list[int] | None:
         """A problem as `role` reads it in at most `room` tokens: its text cut at the end, what stands around it whole.

@@ -1,0 +1,1 @@
+"""Models behind HTTP: how servers are asked, and the executor on one."""
