@@ -3,7 +3,7 @@
 Each class is defined where it is used, as a frozen dataclass that checks its values.
 """
 
-from tracelift_jax.evals.experiment import Benchmark, Evaluate, ExecutorModel
+from tracelift_jax.evals.experiment import Benchmark, Evaluate, ExecutorModel, ServedExecutor
 from tracelift_jax.groups.build import Recipe
 from tracelift_jax.groups.chat_server import ChatServer
 from tracelift_jax.groups.load import GroupFiles
@@ -14,6 +14,7 @@ from tracelift_jax.parallel.mesh import MeshConfig
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.reward import RewardConfig
 from tracelift_jax.rollout.sample import Sampling
+from tracelift_jax.rollout.served import ExecutorServer
 from tracelift_jax.serve.scorer import Scorer, Service
 from tracelift_jax.tasks.dial import DialTask
 from tracelift_jax.tasks.files import Fields, JsonlTask
@@ -40,6 +41,7 @@ __all__ = [
     "Evaluate",
     "Evaluation",
     "ExecutorModel",
+    "ExecutorServer",
     "Fields",
     "Frame",
     "GroupFiles",
@@ -61,6 +63,7 @@ __all__ = [
     "Sampling",
     "Schedule",
     "Scorer",
+    "ServedExecutor",
     "Service",
     "Sft",
     "Shape",

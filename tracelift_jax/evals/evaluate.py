@@ -18,11 +18,12 @@ from tracelift_jax.checked import to_jsonable
 from tracelift_jax.errors import UserError
 from tracelift_jax.evals.answers import Answers
 from tracelift_jax.evals.executors import Candidate, other_executor, resident_executor
-from tracelift_jax.evals.experiment import Evaluate, ExecutorModel
+from tracelift_jax.evals.experiment import Evaluate, ExecutorModel, ServedExecutor
 from tracelift_jax.evals.journal import PARTIAL, Header, Journal, to_json, write_whole
 from tracelift_jax.evals.progress import Progress, Timing
 from tracelift_jax.evals.report import markdown
 from tracelift_jax.evals.results import make_results, read_records
+from tracelift_jax.evals.served import resident_server, served_executor
 from tracelift_jax.evals.show import draw, show
 from tracelift_jax.evals.traces import Traces
 from tracelift_jax.evals.work import Work, make_plan, read_problems
@@ -69,7 +70,8 @@ def run_evaluation(config: Evaluate, operative: str, out: str, load_run: Callabl
     for name, (run, _) in work.runs.items():
         header.check(f"newest checkpoint of {name}", find_run(build.find(run))[1])
     flags = "".join(f"# --run_dir={run}\n" for run in config.runs)
-    flags += "".join(f"# --executors={executor.model.path}\n" for executor in config.executors)
+    models = (executor.model.path for executor in config.executors if isinstance(executor, ExecutorModel))
+    flags += "".join(f"# --executors={path}\n" for path in models)
     write_whole(path / "config.gin", (operative + flags).encode())
     timing = Timing(path / "timing.json")
     evaluate(work, header, path, timing)
@@ -123,8 +125,14 @@ def begin(config: Evaluate, load_run: Callable[[str], Train]) -> Work:
 def make_candidates(config: Evaluate, loaded: Loaded) -> list[Candidate]:
     """The executors of an evaluation, in order."""
     longest = config.reasoning_tokens
-    resident = [resident_executor(loaded, longest)] if config.resident else []
-    return [*resident, *(other_executor(executor, loaded, longest) for executor in config.executors)]
+    resident = resident_server(loaded) if loaded.served else resident_executor(loaded, longest)
+    others = [
+        served_executor(executor, loaded)
+        if isinstance(executor, ServedExecutor)
+        else other_executor(executor, loaded, longest)
+        for executor in config.executors
+    ]
+    return [resident, *others] if config.resident else others
 
 
 def _reader(roles: Roles) -> tuple[Pieces, Roles]:

@@ -8,6 +8,7 @@ from typing import Literal
 from tracelift_jax.checked import check_types, did_you_mean, require
 from tracelift_jax.models.build import Model
 from tracelift_jax.rollout.sample import Sampling
+from tracelift_jax.rollout.served import ExecutorServer
 from tracelift_jax.tasks.problem import Task
 from tracelift_jax.text.prompts import Prompts
 from tracelift_jax.train.planner_loop import Train
@@ -18,7 +19,7 @@ Audit = Literal["shuffled", "truncated", "other", "answer_only"]
 
 NONE, REFERENCE, UNTRAINED, TRAINED = "none", "reference", "untrained", "trained"
 RESIDENT = "resident"
-"""The name of the executor of training."""
+"""The name of the executor of training, wherever it is."""
 
 
 def _check_name(field: str, name: str) -> None:
@@ -78,6 +79,32 @@ class ExecutorModel:
 
 
 @dataclasses.dataclass(frozen=True)
+class ServedExecutor:
+    """An executor on a server; the reasoning reaches it as text. It gives no likelihood.
+
+    Attributes:
+        name: in records and reports.
+        server: where it is.
+        tokenizer: a directory with the served model's, for the chat template of prompts that have a Chat; empty: the
+            resident one.
+        prompts, sampling: its words and how it draws; None takes those of the experiment.
+    """
+
+    name: str
+    server: ExecutorServer
+    tokenizer: str = ""
+    prompts: Prompts | None = None
+    sampling: Sampling | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _check_name("ServedExecutor.name", self.name)
+        require(
+            self.name != RESIDENT, f"ServedExecutor.name must not be {RESIDENT!r}, which is the executor of training"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluate:
     """`tracelift eval --out=DIR`: benchmarks x sources of reasoning x executors x modes, to the last record.
 
@@ -110,7 +137,7 @@ class Evaluate:
     audits: tuple[Audit, ...] = ("shuffled", "truncated", "other", "answer_only")
     audited: tuple[Source, ...] = (REFERENCE,)
     answer_only: str = "The answer is {answer}."
-    executors: tuple[ExecutorModel, ...] = ()
+    executors: tuple[ExecutorModel | ServedExecutor, ...] = ()
     resident: bool = True
     modes: tuple[Mode, ...] = ("greedy", "sampled")
     samples: int = 4

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import httpx2
 import openai
 import pydantic
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
@@ -22,6 +23,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tracelift_jax.errors import UserError
 from tracelift_jax.remote.server import Server
 
+KEEP_ALIVE = 120.0
+"""Seconds for which an idle connection is kept, where the server keeps it as well."""
 MAX_BACKOFF = 60.0
 MAX_RETRY_AFTER = 600.0
 """Seconds: a request that a server does not want before is given up."""
@@ -115,7 +118,19 @@ class Client:
         if not (key.isascii() and key.isprintable()):
             raise UserError(f"${server.key_variable}: holds what cannot be a key; keys are of ASCII letters and signs")
         # Deadlines and retries are ours: the library's deadline starts anew with every byte that comes.
-        self._api = openai.AsyncOpenAI(base_url=server.base_url, api_key=key, max_retries=0, timeout=server.deadline)
+        # A connection is kept for each request in flight, and long enough to outlive a training step.
+        limits = httpx2.Limits(
+            max_connections=server.concurrency,
+            max_keepalive_connections=server.concurrency,
+            keepalive_expiry=KEEP_ALIVE,
+        )
+        self._api = openai.AsyncOpenAI(
+            base_url=server.base_url,
+            api_key=key,
+            max_retries=0,
+            timeout=server.deadline,
+            http_client=openai.DefaultAsyncHttpxClient(limits=limits),
+        )
 
     async def close(self) -> None:
         """Closes its connections."""

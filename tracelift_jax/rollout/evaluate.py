@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,10 @@ from jax.sharding import Mesh
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.parallel.mesh import place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
+from tracelift_jax.rollout.elsewhere import Elsewhere
 from tracelift_jax.rollout.records import trace_texts
 from tracelift_jax.rollout.reward import OK, RewardConfig
-from tracelift_jax.rollout.rollout import rollout
+from tracelift_jax.rollout.rollout import Rollout, rollout
 from tracelift_jax.tasks.problem import Oracle, Problem, Task
 from tracelift_jax.text.prompts import Prompts
 from tracelift_jax.text.tokenizer import Tokenizer
@@ -55,15 +56,21 @@ def wilson(successes: float, trials: float, z: float = 1.96) -> tuple[float, flo
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def evaluation_setup(setup: Setup, temperature: float) -> Setup:
-    """The same roles with one trace a problem, at `temperature`; greedy planners meet a greedy executor."""
+def evaluation_setup(setup: Setup, temperature: float, likelihood: bool = True) -> Setup:
+    """The same roles with one trace a problem, at `temperature`; greedy planners meet a greedy executor.
+
+    Uplift is the gain in likelihood, or, where the executor gives none, in right answers, one against one.
+    """
+    reward = RewardConfig(kind="uplift_only", uplift="likelihood", malformed="fail")
+    if not likelihood:
+        reward = dataclasses.replace(reward, uplift="sampled", repeats=1, baseline="cached", baseline_samples=1)
     executor = setup.executor_sampling if temperature else dataclasses.replace(setup.executor_sampling, temperature=0.0)
     return dataclasses.replace(
         setup,
         traces=1,
         planner_sampling=dataclasses.replace(setup.planner_sampling, temperature=temperature, top_p=1.0),
         executor_sampling=executor,
-        reward=RewardConfig(kind="uplift_only", uplift="likelihood", malformed="fail"),
+        reward=reward,
     )
 
 
@@ -81,10 +88,12 @@ class Evaluator:
         prompts: Prompts,
         config: Evaluation,
         mesh: Mesh,
+        elsewhere: Callable[[Setup], Elsewhere] | None = None,
         left_out: int = 0,
     ):
         """`batches` are host batches over `problems`, in order of `index`; rows that are not `real` only fill.
 
+        `elsewhere` makes the rollouts of a setup where the executor is on a server; what failed there is in no rate.
         `left_out` problems did not fit; they are reported, and in no rate.
         """
         self._left_out = left_out
@@ -92,15 +101,28 @@ class Evaluator:
         self._problems, self._task, self._tokenizer, self._prompts = problems, task, tokenizer, prompts
         self._config, self._text = config, text
         self._graded = setup.reward_model is not None
-        self._roll = {
-            mode: jax.jit(partial(rollout, evaluation_setup(setup, temperature))) for mode, temperature in MODES.items()
-        }
+        self._served = elsewhere is not None
+        self._roll = {mode: self._rollouts(setup, temperature, elsewhere) for mode, temperature in MODES.items()}
+
+    def _rollouts(
+        self, setup: Setup, temperature: float, elsewhere: Callable[[Setup], Elsewhere] | None
+    ) -> Callable[[Weights, PromptBatch, Array], Rollout]:
+        if elsewhere is None:
+            here = jax.jit(partial(rollout, evaluation_setup(setup, temperature)))
+            return lambda weights, batch, key: here(self._text, weights, batch, key)
+        served = elsewhere(evaluation_setup(setup, temperature, likelihood=False))
+
+        def ask(weights: Weights, batch: PromptBatch, key: Array) -> Rollout:
+            problems = [self._problems[int(index)] for index in jax.device_get(batch.index)]
+            return served(self._text, weights, batch, problems, key)[0]
+
+        return ask
 
     def __call__(self, weights: Weights) -> dict[str, float]:
         """Metrics `eval/<mode>/<name>`, rates with the ends of their intervals as `..._low` and `..._high`."""
         out: dict[str, float] = {}
         for mode in MODES:
-            rows = self._rows(weights, mode)
+            rows, failed = self._rows(weights, mode)
             count = len(rows["right"])
             for name in ("right", "faithful", "wrong_reason", "well_formed"):
                 if name in rows:
@@ -111,16 +133,22 @@ class Evaluator:
                 out[f"eval/{mode}/{name}"] = float(np.mean(rows[name]))
             out[f"eval/{mode}/problems"] = float(count)
             out[f"eval/{mode}/left_out"] = float(self._left_out)
+            out |= {f"eval/{mode}/failed": float(failed)} if self._served else {}
         return out
 
-    def _rows(self, weights: Weights, mode: str) -> dict[str, list[Any]]:
+    def _rows(self, weights: Weights, mode: str) -> tuple[dict[str, list[Any]], int]:
+        """What is known of each problem, and how many answers failed."""
         rows: dict[str, list[Any]] = {}
+        failed = 0
         key: Array = jax.random.key(self._config.seed)
         for number, batch in enumerate(self._batches):
-            done = jax.device_get(self._roll[mode](self._text, weights, batch, jax.random.fold_in(key, number)))
+            done = jax.device_get(self._roll[mode](weights, batch, jax.random.fold_in(key, number)))
             bodies = trace_texts(done, self._tokenizer, self._prompts)
             index, real = jax.device_get((batch.index, batch.real))
             for b in np.nonzero(real)[0]:
+                if not done.counted[b, 0]:
+                    failed += 1
+                    continue
                 right = bool(done.verdicts[b, 0, 0] == OK)
                 row = {
                     "right": right,
@@ -133,4 +161,4 @@ class Evaluator:
                     row["wrong_reason"] = right and not row["faithful"]
                 for name, value in row.items():
                     rows.setdefault(name, []).append(value)
-        return rows
+        return rows, failed

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tracelift_jax.rollout.elsewhere import Heard
 from tracelift_jax.rollout.rollout import Rollout
 from tracelift_jax.tasks.problem import Oracle, Problem, Task
 from tracelift_jax.text.prompts import Prompts
@@ -39,6 +40,7 @@ def records(
     tokenizer: Tokenizer,
     prompts: Prompts,
     common: dict[str, Any],
+    heard: Heard | None = None,
 ) -> list[dict[str, Any]]:
     """One JSON object a trace.
 
@@ -46,6 +48,7 @@ def records(
         done: a rollout on the host (numpy leaves).
         problems: the batch's B problems.
         common: fields that all records bear: step, fingerprints of the frozen weights, ...
+        heard: what an executor on a server said; its answers have no tokens.
 
     Returns:
         B * G objects with tokens and text of reasoning and answers, verdicts, counts, rubric scores, reward, advantage.
@@ -59,6 +62,10 @@ def records(
             alone = (b,) if gained.baseline_answers.ids.ndim == 3 else (b, g)
             without = [_ids(gained.baseline_answers, *alone, k) for k in range(gained.baseline_answers.ids.shape[-2])]
             tokens = _ids(done.traces, b, g)
+            answers: list[str | None] = [tokenizer.decode(answer) for answer in said]
+            without_answers: list[str | None] = [tokenizer.decode(answer) for answer in without if answer]
+            if heard is not None:
+                answers, without_answers = list(heard.answers[b][g]), list(heard.alone[b][g])
             record = common | {
                 "problem_id": problem.problem_id,
                 "trace": g,
@@ -68,13 +75,13 @@ def records(
                 "reasoning": body,
                 "sampler_logprobs": [round(float(x), 5) for x in np.asarray(done.logprobs[b, g])[: len(tokens)]],
                 "well_formed": bool(done.well_formed[b, g]),
-                "answer_tokens": said,
-                "answers": [tokenizer.decode(answer) for answer in said],
+                "answer_tokens": said if heard is None else None,
+                "answers": answers,
                 "verdicts": [VERDICTS[int(v)] for v in done.verdicts[b, g]],
                 "uplift": float(gained.value[b, g]),
                 "with_counts": [int(gained.ok[b, g]), int(gained.trials[b, g])],
                 "without_counts": [int(gained.baseline_ok[b, g]), int(gained.baseline_trials[b, g])],
-                "without_answers": [tokenizer.decode(answer) for answer in without if answer],
+                "without_answers": without_answers,
                 "likelihood": float(gained.likelihood[b, g]),
                 "baseline_likelihood": float(gained.baseline_likelihood[b, g]),
                 "rubric": [float(x) for x in done.rubric[b, g]],

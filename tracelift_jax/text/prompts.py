@@ -307,8 +307,12 @@ class Pieces:
 
     def trace(self, reasoning: str) -> list[int]:
         """What a planner would write: the body and the closing tag."""
+        return self.tokenizer.encode(self.trace_text(reasoning))
+
+    def trace_text(self, reasoning: str) -> str:
+        """The same as text."""
         space = self.prompts.space
-        return self.tokenizer.encode(f"{space}{reasoning}{space}{self.prompts.close}")
+        return f"{space}{reasoning}{space}{self.prompts.close}"
 
     def tagged(self, reasoning: str) -> list[int]:
         """A reasoning that is given as text, with both tags: one text, as a reward model was trained to read it."""

@@ -13,6 +13,7 @@ from tracelift_jax.errors import UserError
 from tracelift_jax.models.build import find
 from tracelift_jax.parallel.mesh import check_batch, place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Weights
+from tracelift_jax.rollout.elsewhere import Heard
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import Rollout
@@ -87,6 +88,10 @@ HEADLINE = {
 }
 
 
+Done = tuple[Rollout, Heard | None]
+"""A rollout, and what an executor on a server said in it."""
+
+
 class PlannerTraining:
     """A run's functions and what its host remembers."""
 
@@ -106,6 +111,7 @@ class PlannerTraining:
         _, self.roll, self.train = make_steps(
             loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts
         )
+        self.elsewhere = loaded.elsewhere(loaded.setup, layouts and layouts.batch) if loaded.served else None
         # Sampling and updating draw from separate streams of the seed.
         self.sampling_key: Array = jax.device_put(jax.random.key(config.seed + 2**20), layouts.same)
         self.drawn = 0
@@ -135,28 +141,40 @@ class PlannerTraining:
 
     def next_batch(self) -> tuple[PromptBatch, list]:
         """The next batch on the mesh, with the baseline counts known by now, and its problems."""
+        self.before = self.stream.get_state()
         batch = next(self.stream)
         self.drawn += 1
-        problems = [self.problems[int(index)] for index in batch.index]
+        self.problems_drawn = problems = [self.problems[int(index)] for index in batch.index]
         ok, trials = self.baseline.lookup([p.problem_id for p in problems], self.drawn)
         batch = dataclasses.replace(batch, baseline_ok=ok, baseline_trials=trials)
         return place_batch(batch, self.loaded.mesh), problems
 
-    def step(self, state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict[str, Array], Rollout]:
-        """One rollout and its updates."""
-        done = self.roll(
-            state.trainable,
-            self.frozen,
-            self.loaded.text,
-            self.loaded.reward_model,
-            batch,
-            self.sampling_key,
-            state.step,
-        )
+    def step(self, state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict[str, Array], Done]:
+        """One rollout and its updates.
+
+        Raises:
+            UserError: the executor's server cannot be used; the batch counts as not drawn.
+        """
+        done, heard = self.rollout(state, batch)
         self.clock.stage("rollout", done.reward)
         state, metrics = self.train(state, self.frozen, batch, done)
         self.clock.stage("update", metrics)
-        return state, metrics, done
+        return state, metrics, (done, heard)
+
+    def rollout(self, state: TrainState, batch: PromptBatch) -> Done:
+        """One rollout, with the executor on the device or on its server."""
+        loaded = self.loaded
+        if self.elsewhere is None:
+            frozen, graders = self.frozen, loaded.reward_model
+            return self.roll(state.trainable, frozen, loaded.text, graders, batch, self.sampling_key, state.step), None
+        weights = planner_weights(loaded, self.frozen, state.trainable)
+        key = jax.random.fold_in(self.sampling_key, state.step)
+        try:
+            return self.elsewhere(loaded.text, weights, batch, self.problems_drawn, key)
+        except UserError:
+            self.stream.set_state(self.before)
+            self.drawn -= 1
+            raise
 
     def host_state(self) -> dict[str, Any]:
         """What the host must remember between runs."""
@@ -189,14 +207,15 @@ def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None
     training = PlannerTraining(config, loaded)
     evaluator = loaded.evaluator(config.evaluation)
 
-    def on_step(step: int, problems: list, done: Rollout, metrics: dict[str, float]) -> None:
-        metrics |= training.clock.lap(stages=2)
+    def on_step(step: int, problems: list, aux: Done, metrics: dict[str, float]) -> None:
+        done, heard = aux
+        metrics |= training.clock.lap(stages=2) | (heard.metrics() if heard else {})
         began = time.perf_counter()
         training.remember(step, problems, done)
         metrics["baseline/known_problems"] = float(len(training.baseline))
         if config.records_every and step % config.records_every == 0:
             common = {"step": step, "weights": loaded.fingerprints}
-            rows = records(done, problems, config.roles.task, loaded.tokenizer, config.roles.prompts, common)
+            rows = records(done, problems, config.roles.task, loaded.tokenizer, config.roles.prompts, common, heard)
             if "faithful" in rows[0]:
                 metrics["reward/faithful"] = float(np.mean([row["faithful"] for row in rows]))
             run.write_traces(step, rows)

@@ -19,9 +19,11 @@ from tracelift_jax.parallel.memory import device_bytes, same_buffers
 from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh
 from tracelift_jax.rollout.batch import Setup, Sizes, Text, encode_problem, make_fixed, make_text, why_unjudged
 from tracelift_jax.rollout.caches import cache_bytes
+from tracelift_jax.rollout.elsewhere import Elsewhere
 from tracelift_jax.rollout.evaluate import Evaluation, Evaluator
 from tracelift_jax.rollout.reward import RewardConfig
 from tracelift_jax.rollout.sample import Sampling
+from tracelift_jax.rollout.served import ExecutorServer, Served
 from tracelift_jax.tasks.problem import Problem, Task
 from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.tokenizer import Tokenizer
@@ -40,6 +42,8 @@ class Roles:
         lora: the planner's adapter: a fresh one, one to go on with, or None to train all weights of the planner.
         reward_model: an adapter with heads on the resident base, or a whole model of its own; None grades nothing.
         planner_model, executor_model: weights of its own for one of the two; None: the resident base.
+        executor_server: asks an executor behind HTTP instead; its words and how it draws stay those of `prompts` and
+            `executor`. It gives no likelihood.
         prompts: the words of the roles.
         prompt_tokens, answer_tokens: room for a framed problem and for a canonical answer with its end token; problems
             that do not fit are left out, as are those whose answer is no number.
@@ -55,6 +59,7 @@ class Roles:
     reward_model: Model | Adapter | None = None
     planner_model: Model | None = None
     executor_model: Model | None = None
+    executor_server: ExecutorServer | None = None
     prompts: Prompts = Prompts()
     prompt_tokens: int = 66
     answer_tokens: int = 4
@@ -79,6 +84,14 @@ class Roles:
             "Roles.planner_model and Roles.executor_model are not needed together: make one of them Roles.base",
         )
         require(
+            self.executor_server is None or self.executor_model is None,
+            "Roles.executor_server and Roles.executor_model are two executors; keep one of them",
+        )
+        require(
+            self.executor_server is None or self.reward.uplift != "likelihood",
+            'Roles.executor_server needs RewardConfig.uplift = "sampled" or "none": a server gives no likelihood',
+        )
+        require(
             self.lora is not None or (self.planner_model or self.base).weights == "float",
             'Roles.lora must be set where Model.weights = "int8": int8 weights cannot be trained',
         )
@@ -101,6 +114,7 @@ class Loaded:
         planner_shape: the planner in training, with its adapter.
         reward_model: (variables, heads) or None. setup: the rollout's static part. text: its tables.
         fingerprints: of the frozen weights, written into every record.
+        served: the executor, where it is on a server; then `executor` only lends its numbers of tokens.
     """
 
     roles: Roles
@@ -114,6 +128,7 @@ class Loaded:
     setup: Setup
     text: Text
     fingerprints: dict[str, str]
+    served: Served | None = None
 
     def trainable(self, seed: int) -> tuple[Any, Any]:
         """(trainable, frozen) variables of a planner before training.
@@ -146,6 +161,11 @@ class Loaded:
     def encode(self):
         """Problem to arrays, for the data pipeline."""
         return partial(encode_problem, self.pieces, Sizes(self.roles.prompt_tokens, self.roles.answer_tokens))
+
+    def elsewhere(self, setup: Setup, out_shardings: Any = None) -> Elsewhere:
+        """Rollouts of `setup` with the executor on its server."""
+        assert self.served is not None
+        return Elsewhere(setup, self.pieces, self.served, out_shardings)
 
     def problems(self, split: str, most: int | None = None) -> Sequence[Problem]:
         """The task's problems. Says in one line how many of the first `most` (None: all) cannot be judged, and why.
@@ -190,6 +210,7 @@ class Loaded:
             self.roles.prompts,
             config,
             self.mesh,
+            self.elsewhere if self.served else None,
             left_out=asked - sum(int(batch.real.sum()) for batch in batches),
         )
 
@@ -212,7 +233,9 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
 
     planner, executor = decoder(roles.planner_model or roles.base), decoder(roles.executor_model or roles.base)
     grader, graded = None, None
-    fingerprints = {"executor": fingerprint(executor.params)}
+    server = roles.executor_server
+    served = None if server is None else Served(server, roles.prompts.stop)
+    fingerprints = {"executor": fingerprint(executor.params) if server is None else str(server)}
     if planner is not executor:
         fingerprints["planner_base"] = fingerprint(planner.params)
     if roles.reward_model:
@@ -238,4 +261,6 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
     for shape in shapes:
         tokenizer.check_vocabulary(shape.vocab_size)
     text = make_text(pieces, max(shape.vocab_size for shape in shapes))
-    return Loaded(roles, tokenizer, mesh, pieces, planner, executor, planner_shape, graded, setup, text, fingerprints)
+    return Loaded(
+        roles, tokenizer, mesh, pieces, planner, executor, planner_shape, graded, setup, text, fingerprints, served
+    )

@@ -147,7 +147,8 @@ class Parts:
     """What a trainer gives the loop.
 
     Attributes:
-        step: (state, batch) to (state, metrics, aux); metrics are device scalars, `aux` goes to `on_step`.
+        step: (state, batch) to (state, metrics, aux); metrics are device scalars, `aux` goes to `on_step`. Where it
+            raises a UserError, state and host state are those before the batch was drawn.
         batches: yields (device batch, host note); one is drawn a step, by step number.
         host_state: what of the host must be saved, as JSON. load_host_state: its inverse.
         on_step: called one step late with (step, host note, aux on the host, metrics); may add metrics.
@@ -205,7 +206,7 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
         The state after the last step done.
 
     Raises:
-        UserError: a guard stopped the run.
+        UserError: a guard stopped the run, or a step could not be done; what was done before has a checkpoint.
     """
     run.begin()
     console.print("memory per device: " + " · ".join(f"{what} {readable(n)}" for what, n in parts.memory.items()))
@@ -233,7 +234,15 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
         for step in range(done + 1, last + 1):
             batch, note = next(parts.batches)
             began = time.perf_counter()
-            state, metrics, aux = parts.step(state, batch)
+            try:
+                state, metrics, aux = parts.step(state, batch)
+            except UserError:
+                if pending:
+                    pending()
+                if step - 1 > done and not schedule.checkpoints(step - 1) and parts.watch.well:
+                    host = parts.host_state() | {"guards": parts.watch.get_state()}
+                    checkpoints.save(step - 1, state, host, None)
+                raise
             if pending:
                 pending()
 

@@ -67,6 +67,10 @@ def run_solve(load: Callable[[Sequence[str]], Train], files: Sequence[str], run_
     # Whatever is said while loading is not the answer, and standard output is for the answer alone.
     with contextlib.redirect_stdout(sys.stderr), _waiting("loading"):
         config = load([str(find_run(run_dir)[0])] if run_dir else files)
+        if config.roles.executor_server:
+            raise UserError(
+                "tracelift solve asks an executor on the device; --gin.Roles.executor_server=None takes the base"
+            )
         loaded = load_roles(config.roles, config.loss.normalize)
         encoded = [_encode(loaded, row, problem) for row, problem in enumerate(problems)]
         step, weights = _planner(config, loaded, run_dir)

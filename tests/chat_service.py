@@ -1,7 +1,7 @@
 """A real OpenAI-compatible server, on a port of its own, whose answers are functions of what it is asked.
 
-It writes flawed traces and grades with a hash, remembers every request, and can be told to be slow, to refuse, to break
-off or to answer nonsense.
+It writes flawed traces and grades with a hash, or answers as it is told to; it remembers every request, and can be told
+to be slow, to refuse, to break off or to answer nonsense.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ class Act:
         wait: seconds before anything comes. headers: of the response. drop: break the connection instead.
         half: break it in the middle of the answer. drip: send blanks for a minute, one by one.
         body: the whole response instead. finish: why the model stopped.
+        choices: how many answers it gives, whatever it is asked for; 0: as many as asked for.
     """
 
     status: int = 200
@@ -41,6 +42,7 @@ class Act:
     drip: bool = False
     body: str | None = None
     finish: str = "stop"
+    choices: int = 0
 
 
 FINE = Act()
@@ -55,10 +57,11 @@ class Asked:
     body: dict[str, Any]
     key: str | None
     began: float
+    peer: Any = None
 
     @property
     def prompt(self) -> str:
-        return self.body["messages"][-1]["content"]
+        return self.body["prompt"] if "prompt" in self.body else self.body["messages"][-1]["content"]
 
     @property
     def again(self) -> bool:
@@ -95,7 +98,7 @@ def grades(reasoning: str, names: tuple[str, ...]) -> dict[str, float]:
     return {name: digest[i] % 21 / 2 for i, name in enumerate((*names, "overall"))}
 
 
-def right_answer(asked: Asked) -> str:
+def right_answer(asked: Asked, number: int) -> str:
     if asked.writes:
         traces = [{"kind": kind, "reasoning": flawed(asked.reasoning, kind)} for kind in asked.kinds]
         return json.dumps({"traces": traces})
@@ -114,8 +117,12 @@ class ChatService:
         hold_after: with so many answered, the others wait until this is None.
     """
 
-    def __init__(self, behaviour: Behaviour = lambda asked, before: FINE):
-        self.behaviour = behaviour
+    def __init__(
+        self,
+        behaviour: Behaviour = lambda asked, before: FINE,
+        answer: Callable[[Asked, int], str] = right_answer,
+    ):
+        self.behaviour, self.answer = behaviour, answer
         self.asked: list[Asked] = []
         self.answered: list[Asked] = []
         self.most = self.now = self.dripped = 0
@@ -145,6 +152,7 @@ class ChatService:
     async def _serve(self) -> None:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._answer)
+        app.router.add_post("/v1/completions", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -170,7 +178,8 @@ class ChatService:
             time.sleep(0.005)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        asked = Asked(await request.json(), request.headers.get("Authorization"), time.monotonic())
+        peer = request.transport and request.transport.get_extra_info("peername")
+        asked = Asked(await request.json(), request.headers.get("Authorization"), time.monotonic(), peer)
         self.asked.append(asked)
         before = self._before[asked.identity]
         self._before[asked.identity] += 1
@@ -204,25 +213,30 @@ class ChatService:
         if act.status != 200:
             error = {"message": f"no, {act.status}", "code": None}
             return web.json_response({"error": error}, status=act.status, headers=dict(act.headers))
-        content = right_answer(asked) if act.content is None else act.content
+        count = act.choices or asked.body.get("n", 1)
+        contents = [self.answer(asked, number) if act.content is None else act.content for number in range(count)]
         self.answered.append(asked)
+        chat = "messages" in asked.body
         return web.json_response(
             {
                 "id": "1",
-                "object": "chat.completion",
+                "object": "chat.completion" if chat else "text_completion",
                 "choices": [
                     {
-                        "index": 0,
-                        "message": {"role": "assistant", "content": content},
+                        "index": number,
+                        **({"message": {"role": "assistant", "content": content}} if chat else {"text": content}),
                         "finish_reason": act.finish,
                     }
+                    for number, content in reversed(list(enumerate(contents)))
                 ],
-                "usage": {"prompt_tokens": len(asked.prompt), "completion_tokens": len(content)},
+                "usage": {"prompt_tokens": len(asked.prompt), "completion_tokens": sum(map(len, contents))},
             }
         )
 
 
 @contextlib.contextmanager
-def service(behaviour: Behaviour = lambda asked, before: FINE) -> Iterator[ChatService]:
-    with ChatService(behaviour) as running:
+def service(
+    behaviour: Behaviour = lambda asked, before: FINE, answer: Callable[[Asked, int], str] = right_answer
+) -> Iterator[ChatService]:
+    with ChatService(behaviour, answer) as running:
         yield running
