@@ -3,7 +3,8 @@
 #
 # TRAIN and TEST are GSM8K's train.jsonl and test.jsonl (gzip or not). Makes .venv if there is none, groups with flawed
 # traces from both files, arithmetic drills, a tokenizer, a base from scratch and the reward model; ends with its trust
-# report. About 25 minutes on 2 cores; started again, it continues where it was. What follows RUNS_DIR goes to both trainings.
+# report. About half an hour on 2 cores; started again, it continues where it was. What follows RUNS_DIR goes to both
+# trainings.
 set -euo pipefail
 if [ $# -lt 2 ]; then
   echo "usage: launch/gsm8k_small_rm.sh TRAIN.jsonl TEST.jsonl [RUNS_DIR] [--gin.NAME=VALUE ...]" >&2

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from tracelift_jax.evals.executors import Asked, Executor, Reasoning, Said
-from tracelift_jax.evals.experiment import NONE
+from tracelift_jax.evals.experiment import NONE, RESIDENT
 from tracelift_jax.evals.journal import Header, Row
 from tracelift_jax.evals.plan import AnswerUnit, stable_hash
 from tracelift_jax.evals.traces import Traces
 from tracelift_jax.evals.work import Work
 from tracelift_jax.rollout.records import VERDICTS
 from tracelift_jax.tasks.problem import Problem
-from tracelift_jax.tasks.verdict import FAILED, OK
+from tracelift_jax.tasks.verdict import FAILED, OK, WRONG
 from tracelift_jax.tasks.verify import verify
+from tracelift_jax.train.baseline_file import Baseline
 
 FROM_TRACE = ("reasoning", "well_formed", "leak", "faithful", "trace_tokens", "rubric", "total", "score")
 """What a record repeats of its trace."""
@@ -37,7 +38,7 @@ Key = tuple[str, str, str, str]
 class Answers:
     """Draws units of answers, and knows how each executor fares alone.
 
-    `alone` may know it from elsewhere; what is measured here comes on top.
+    What a baseline file tells of an executor alone is not asked again; what is measured here is added where it may be.
     """
 
     def __init__(self, work: Work, header: Header, traces: Traces):
@@ -46,14 +47,37 @@ class Answers:
         self._executor: tuple[str, Executor] | None = None
 
     def keep(self, unit: AnswerUnit, rows: Sequence[Row]) -> None:
-        """Remembers what a unit tells of the executor alone."""
+        """Remembers what a unit tells of the executor alone, and adds it to its baseline file."""
         if unit.source == NONE:
             for row in rows:
                 key = (unit.benchmark, unit.executor, unit.mode, row["problem_id"])
                 self.alone[key] = Alone(row["accuracy"], row["likelihood"])
+            baseline = self._baseline_of(unit)
+            if baseline:
+                baseline.add([_measured(row) for row in rows])
+
+    def _baseline_of(self, unit: AnswerUnit) -> Baseline | None:
+        """The file that tells what a unit asks."""
+        asks = unit.source == NONE and unit.executor == RESIDENT and unit.mode == "sampled"
+        return self._work.baselines.get(unit.benchmark) if asks else None
 
     def draw(self, unit: AnswerUnit) -> list[Row]:
         """The lines of a unit."""
+        baseline = self._baseline_of(unit)
+        if baseline is None:
+            return self._ask(unit)
+        ids = self._work.ids(unit.benchmark)
+        # One of 0 trials could not be judged on the device; here the host judges.
+        unknown = tuple(row for row in unit.rows if not baseline.rows.get(ids[row], {"trials": 0})["trials"])
+        drawn = self._ask(dataclasses.replace(unit, rows=unknown)) if unknown else []
+        asked = {row["problem_id"]: row for row in drawn}
+        problems = self._work.batch(unit.benchmark, unit.rows)
+        return [
+            asked.get(problem.problem_id) or line | _known(problem, baseline.rows[problem.problem_id])
+            for line, problem in zip(unit.lines(ids), problems, strict=True)
+        ]
+
+    def _ask(self, unit: AnswerUnit) -> list[Row]:
         work, config = self._work, self._work.config
         problems = work.batch(unit.benchmark, unit.rows)
         traces: list[list[Row]] = [[] for _ in problems]
@@ -91,6 +115,30 @@ class Answers:
 
 def _reasoning(row: Row) -> Reasoning:
     return Reasoning(row["reasoning"], tuple(row["tokens"]) if row["tokens"] else None)
+
+
+def _known(problem: Problem, measured: Row) -> Row:
+    """The line of a problem that a baseline file knows: its counts, without the answers behind them."""
+    right, judged = measured["ok"], measured["trials"]
+    return {
+        "reference": problem.answer,
+        "answers": None,
+        "answer_tokens": None,
+        "verdicts": [VERDICTS[OK]] * right + [VERDICTS[WRONG]] * (judged - right),
+        "device_verdicts": None,
+        "likelihood": measured["likelihood"],
+        "cut": False,
+        "right": right,
+        "judged": judged,
+        "accuracy": right / judged if judged else None,
+        "counted_likelihood": measured["likelihood"],
+    }
+
+
+def _measured(row: Row) -> Row:
+    """The line of a problem as a baseline file has it."""
+    told = {"ok": row["right"], "trials": row["judged"], "likelihood": row["likelihood"]}
+    return {"problem_id": row["problem_id"], **told}
 
 
 def counted(said: Said, problem: Problem, well_formed: bool, malformed: Literal["fail", "execute"]) -> dict[str, Any]:

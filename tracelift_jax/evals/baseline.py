@@ -64,9 +64,7 @@ def run_baseline(config: Train, out: str, split: str, samples: int, batch_size: 
 
 def _host_verdicts(problem: Problem, said: Said) -> tuple[int, ...]:
     """Of answers that came as text."""
-    return tuple(
-        FAILED if text is None else verify(text, problem.answer, problem.answer_kind) for text in said.answers
-    )
+    return tuple(FAILED if text is None else verify(text, problem.answer, problem.answer_kind) for text in said.answers)
 
 
 def _unmeasured(problem: Problem) -> Row:

@@ -26,7 +26,7 @@ from tracelift_jax.evals.results import make_results, read_records
 from tracelift_jax.evals.served import resident_server, served_executor
 from tracelift_jax.evals.show import draw, show
 from tracelift_jax.evals.traces import Traces
-from tracelift_jax.evals.work import Work, make_plan, read_problems
+from tracelift_jax.evals.work import Work, make_plan, read_baselines, read_problems
 from tracelift_jax.models import build
 from tracelift_jax.parallel.mesh import check_batch
 from tracelift_jax.text.prompts import Pieces
@@ -119,6 +119,7 @@ def begin(config: Evaluate, load_run: Callable[[str], Train]) -> Work:
         tasks={benchmark.name: benchmark.task for benchmark in config.chosen},
         problems=problems,
         plan=make_plan(config, problems, readers, candidates),
+        baselines=read_baselines(config, loaded, problems),
     )
 
 

@@ -11,6 +11,7 @@ from tracelift_jax.rollout.sample import Sampling
 from tracelift_jax.rollout.served import ExecutorServer
 from tracelift_jax.tasks.problem import Task
 from tracelift_jax.text.prompts import Prompts
+from tracelift_jax.train.baseline_file import BaselineFile
 from tracelift_jax.train.planner_loop import Train
 
 Mode = Literal["greedy", "sampled"]
@@ -35,12 +36,15 @@ class Benchmark:
         name: in records and reports.
         task: where they come from. split: which of its splits.
         problems: how many, from the first on; 0 takes all.
+        baseline: what `tracelift baseline` measured of the executor of training on this task and split. In the mode
+            "sampled" the source "none" is then read from it and not asked again.
     """
 
     name: str
     task: Task
     split: Literal["test", "train"] = "test"
     problems: int = 0
+    baseline: BaselineFile | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -168,6 +172,12 @@ class Evaluate:
         require(
             self.resident or bool(self.executors), "Evaluate.executors must not be empty where there is no resident"
         )
+        for benchmark in self.benchmarks:
+            used = self.resident and NONE in self.sources and "sampled" in self.modes
+            require(
+                benchmark.baseline is None or used,
+                'Benchmark.baseline is for the resident executor with the source "none" in the mode "sampled"',
+            )
         require(NONE not in self.audited, 'Evaluate.audited: "none" has no reasoning to audit')
         for source in self.audited:
             known = not self.audits or source in self.sources

@@ -108,6 +108,8 @@ def _about_problems(view: View) -> Iterator[str]:
             yield f"{name}: only {count} problems; the intervals matter more than the values."
         if about["left_out"]:
             yield f"{name}: {about['left_out']} of {about['problems']} problems did not fit and are in no number."
+        if about["baseline"]:
+            yield f"{name}: the executor alone, sampled, is as {about['baseline']} has it."
         if about["without_reference"]:
             yield f"{name}: {about['without_reference']} problems have no reference reasoning, and are not in its rows."
 

@@ -12,6 +12,7 @@ from tracelift_jax.evals.experiment import Benchmark, Evaluate
 from tracelift_jax.evals.plan import Plan
 from tracelift_jax.tasks.problem import Oracle, Problem, Task
 from tracelift_jax.text.prompts import Pieces
+from tracelift_jax.train.baseline_file import Baseline, open_baseline
 from tracelift_jax.train.planner_loop import Train
 from tracelift_jax.train.roles import Loaded, Roles
 
@@ -24,6 +25,7 @@ class Work:
         config: the experiment. runs: those of the trained planners, by name.
         loaded: the resident roles. candidates: the executors, by name.
         tasks: by benchmark. problems: those asked for, by benchmark and row. plan: all units.
+        baselines: what was measured before of the resident executor alone, by benchmark.
     """
 
     config: Evaluate
@@ -33,6 +35,7 @@ class Work:
     tasks: Mapping[str, Task]
     problems: Mapping[str, Sequence[Problem]]
     plan: Plan
+    baselines: Mapping[str, Baseline]
 
     def ids(self, benchmark: str) -> list[str]:
         """Of its problems, by row."""
@@ -59,6 +62,7 @@ class Work:
                 "problems": len(problems),
                 "left_out": len(problems) - len(self.plan.rows[name]),
                 "without_reference": len(self.plan.rows[name]) - len(self.plan.reasoned[name]),
+                "baseline": str(self.baselines[name].path) if name in self.baselines else "",
                 "sha256": digest.hexdigest(),
             }
         return out
@@ -76,6 +80,25 @@ def read_problems(benchmark: Benchmark) -> list[Problem]:
     require(bool(problems), f"Benchmark {benchmark.name!r}: there are no problems")
     require(len(ids) == len(problems), f"Benchmark {benchmark.name!r}: two problems have the same problem_id")
     return problems
+
+
+def read_baselines(config: Evaluate, loaded: Loaded, problems: Mapping[str, Sequence[Problem]]) -> dict[str, Baseline]:
+    """The baseline files of those benchmarks that have one.
+
+    Raises:
+        UserError: one was measured with something else, or lacks problems that must not be missing.
+    """
+    return {
+        benchmark.name: open_baseline(
+            benchmark.baseline,
+            loaded,
+            benchmark.task.problems(benchmark.split),
+            problems[benchmark.name],
+            benchmark.split,
+        )
+        for benchmark in config.chosen
+        if benchmark.baseline
+    }
 
 
 def _fits(pieces: Pieces, roles: Roles, problem: Problem) -> bool:

@@ -137,6 +137,28 @@ class Baseline:
         self.rows |= {row["problem_id"]: row for row in new}
 
 
+def open_baseline(
+    config: BaselineFile, loaded: Loaded, problems: Sequence[Problem], asked: Sequence[Problem], split: str
+) -> Baseline:
+    """The baseline of a run's executor.
+
+    Args:
+        problems: of the whole split, for which it was measured. asked: those that are needed. split: its name.
+
+    Raises:
+        UserError: it was measured with something else, or some are missing and must not be.
+    """
+    file = Baseline(config.path, baseline_key(loaded, problems))
+    missing = file.missing(asked)
+    if missing and not config.extend:
+        lacking = f"{len(missing)} of {len(asked)} problems, the first {missing[0].problem_id}"
+        raise UserError(
+            f"{config.path}: lacks {lacking}; measure them with `tracelift baseline --split={split}`, or set "
+            "BaselineFile.extend"
+        )
+    return file
+
+
 def _is_row(row: Row) -> bool:
     ok, trials = row.get("ok"), row.get("trials")
     counts = isinstance(ok, int) and isinstance(trials, int) and 0 <= ok <= trials

@@ -18,7 +18,7 @@ from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import Rollout
 from tracelift_jax.train.baseline import VISIBLE_AFTER, BaselineCounts
-from tracelift_jax.train.baseline_file import Baseline, BaselineFile, baseline_key
+from tracelift_jax.train.baseline_file import Baseline, BaselineFile, open_baseline
 from tracelift_jax.train.checkpoint import restore_trained
 from tracelift_jax.train.clock import Clock
 from tracelift_jax.train.data import problem_stream
@@ -126,14 +126,7 @@ class PlannerTraining:
         if self.config.baseline is None:
             return None
         told = self.config.baseline
-        file = Baseline(told.path, baseline_key(self.loaded, self.problems))
-        missing = file.missing(self.problems)
-        if missing and not told.extend:
-            lacking = f"{len(missing)} of {len(self.problems)} problems, the first {missing[0].problem_id}"
-            raise UserError(
-                f"{told.path}: lacks {lacking}; measure them with `tracelift baseline --split=train`, or set "
-                "BaselineFile.extend"
-            )
+        file = open_baseline(told, self.loaded, self.problems, self.problems, "train")
         rows = list(file.rows.values())
         counts = (np.array([row[name] for row in rows], np.int32) for name in ("ok", "trials"))
         self.baseline.add([row["problem_id"] for row in rows], *counts, step=-VISIBLE_AFTER)

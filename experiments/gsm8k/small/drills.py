@@ -4,8 +4,7 @@
     python experiments/gsm8k/small/drills.py 256 --seed=1 --out=HELD_OUT
 
 Each is a chain of two to four bare steps in plain words: "There are 14. Take away 5. Multiply it by 12. How many are
-there?", solved as "14-5 = 9", "9*12 = 108". The file has GSM8K's
-format.
+there?", solved as "14-5 = 9", "9*12 = 108". The file has GSM8K's format.
 """
 
 import argparse
