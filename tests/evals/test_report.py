@@ -55,7 +55,7 @@ def results() -> dict:
     modes = ("greedy", "sampled")
     right = {"none": 0.2, "reference": 0.9, "reference/other": 0.05, "untrained": 0.5, "run": 0.7}
     return {
-        "problems": {"x": {"problems": 200, "left_out": 0, "without_reference": 0, "sha256": ""}},
+        "problems": {"x": {"problems": 200, "left_out": 0, "without_reference": 0, "sha256": "", "baseline": ""}},
         "groups": [group(source, mode, accuracy) for source, accuracy in right.items() for mode in modes],
         "differences": [
             *(change("reference/other", "reference", mode, -0.85) for mode in modes),
@@ -118,7 +118,7 @@ def test_what_is_worth_a_sentence(results, number, changes, sentence):
 
 
 def test_problems_that_are_not_there(results):
-    results["problems"]["x"] = {"problems": 80, "left_out": 5, "without_reference": 2, "sha256": ""}
+    results["problems"]["x"] = {"problems": 80, "left_out": 5, "without_reference": 2, "sha256": "", "baseline": ""}
     told = said(results)
     assert "x: only 75 problems; the intervals matter more than the values." in told
     assert "x: 5 of 80 problems did not fit and are in no number." in told
@@ -148,7 +148,7 @@ def test_the_tables(results):
 def test_a_benchmark_that_some_sources_have_nothing_for(results):
     for row in [group("none", mode, 0.1) for mode in ("greedy", "sampled")]:
         results["groups"].append(row | {"benchmark": "y"})
-    results["problems"]["y"] = {"problems": 200, "left_out": 0, "without_reference": 200, "sha256": ""}
+    results["problems"]["y"] = {"problems": 200, "left_out": 0, "without_reference": 200, "sha256": "", "baseline": ""}
     text = markdown(results)
     assert text.count("## y: 200 problems") == 1
     behind = text.split("## y: 200 problems")[1]

@@ -151,10 +151,14 @@ def stopped(seeds: Path, out: Path, running: ChatService, *flags: str, **changes
 @pytest.mark.parametrize(
     ("act", "line"),
     [
-        (Act(401), "401 no, 401; see that $FAKE_KEY holds its key"),
+        (Act(401), "401 no, 401; see that $FAKE_KEY (ChatServer.key_variable) holds its key"),
         (Act(402), "402 no, 402; it wants to be paid"),
-        (Act(403), "403 no, 403; see that $FAKE_KEY holds a key that may use the model"),
-        (Act(404), "404 no, 404; see that the address ends before /chat/completions and that it serves the model"),
+        (Act(403), "403 no, 403; see that $FAKE_KEY (ChatServer.key_variable) holds a key that may use the model"),
+        (
+            Act(404),
+            "404 no, 404; see that ChatServer.base_url ends before /chat/completions and that ChatServer.model is "
+            "served there",
+        ),
         (
             Act(400),
             "refuses what it is asked: 400 no, 400; see ChatServer.model, structure, temperature, max_tokens and extra",

@@ -39,7 +39,7 @@ def play(folder: Path, mesh: MeshConfig) -> dict[str, Any]:
     done = None
     for step in (1, 2):
         batch, problems = training.next_batch()
-        state, metrics, done = training.step(state, batch)
+        state, metrics, (done, _) = training.step(state, batch)
         training.remember(step, problems, jax.device_get(done))
         out["metrics"].append({name: float(value) for name, value in metrics.items()})
         out["tokens"].append(np.where(done.traces.valid, done.traces.ids, -1).tolist())

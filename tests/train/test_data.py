@@ -120,12 +120,29 @@ def test_going_back_on_a_used_stream():
     same(take(batches, 20), expected)
 
 
-def test_problems_that_do_not_fit_are_dropped_and_counted():
+def test_problems_that_do_not_fit_are_left_out_and_counted():
     batches = stream(encode_some)
-    assert batches.dropped == 0
-    seen = rows(take(batches, 40))
+    assert batches.left_out(0) == (0, 0)
+    seen = rows(take(batches, 45))  # of each epoch 15 fit and 1, 4, ..., 22 do not: 180 are twelve epochs
     assert set(seen) == {i for i in range(23) if i % 3 != 1}
-    assert batches.dropped == 8  # 1, 4, ..., 22: each counted once, however often it was drawn
+    left_out, drawn = batches.left_out(45)
+    assert left_out + 45 * 4 == drawn
+    # Those behind the last one taken do not count yet.
+    assert 12 * 23 - 8 <= drawn <= 12 * 23
+
+
+def test_what_is_left_out_is_counted_in_order():
+    batches = stream(encode_some, shuffle=False)  # 0 2 3 5 | 6 8 9 11 | 12 14 15 17 | 18 20 21 0
+    counts = []
+    for number in range(1, 5):
+        take(batches, 1)
+        counts.append(batches.left_out(number))
+    assert counts == [(2, 6), (4, 12), (6, 18), (8, 24)]
+    state = json.loads(json.dumps(batches.get_state()))
+    again = stream(encode_some, shuffle=False)
+    again.set_state(state)
+    take(again, 1)  # 2 3 5 6
+    assert again.left_out(5) == (10, 30)
 
 
 def test_no_problem_at_all():
@@ -215,8 +232,9 @@ def test_a_resumed_stream_draws_the_same(before, seed, batch_size):
 
 def test_a_drawing_stream_drops_and_fails_like_the_other():
     batches = draws()
-    take(batches, 40)
-    assert batches.dropped == 8
+    take(batches, 45)
+    left_out, drawn = batches.left_out(45)
+    assert left_out + 180 == drawn and 12 * 23 - 8 <= drawn <= 12 * 23
     with pytest.raises(UserError, match="no problems"):
         drawing_stream([], batch_size=1, seed=0, encode=draw)
     with pytest.raises(UserError, match="not one of the 23 training problems fits"):

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from tracelift_jax.checked import require
+from tracelift_jax.errors import UserError
 from tracelift_jax.evals.executors import Asked, Said, resident_executor
 from tracelift_jax.evals.metrics import Value, mean, rate
 from tracelift_jax.evals.plan import stable_hash
 from tracelift_jax.evals.progress import Progress
 from tracelift_jax.evals.served import resident_server
 from tracelift_jax.parallel.mesh import check_batch
+from tracelift_jax.rollout.batch import why_unjudged
 from tracelift_jax.rollout.reward import FAILED, OK
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.tasks.verify import verify
@@ -38,7 +40,7 @@ def run_baseline(config: Train, out: str, split: str, samples: int, batch_size: 
     check_batch(loaded.mesh, "--batch_size", batch_size)
     problems = loaded.roles.task.problems(split)
     baseline = Baseline(out, baseline_key(loaded, problems))
-    executor = resident_server(loaded) if loaded.served else resident_executor(loaded, longest=1)
+    executor = (resident_server if loaded.served else resident_executor)(loaded, longest=1)
     # Whole batches at fixed places, so that a problem's samples do not depend on where a build was interrupted.
     starts = range(0, len(problems), batch_size)
     batches = [[problems[row] for row in range(start, min(start + batch_size, len(problems)))] for start in starts]
@@ -52,14 +54,18 @@ def run_baseline(config: Train, out: str, split: str, samples: int, batch_size: 
             said = answering.answer(Asked(fit, batch_size, None, samples, False, seed)) if fit else []
             rows = {problem.problem_id: _unmeasured(problem) for problem in batch}
             for problem, (one,) in zip(fit, said, strict=True):
-                verdicts = _host_verdicts(problem, one) if loaded.served else one.read
-                if verdicts is not None:
-                    right, failed = verdicts.count(OK), verdicts.count(FAILED)
-                    row = {"ok": right, "trials": len(verdicts) - failed, "likelihood": one.likelihood}
+                host = loaded.served and not why_unjudged(problem)
+                verdicts = _host_verdicts(problem, one) if host else one.read
+                if verdicts is not None and (judged := len(verdicts) - verdicts.count(FAILED)):
+                    row = {"ok": verdicts.count(OK), "trials": judged, "likelihood": one.likelihood}
                     rows[problem.problem_id] = {"problem_id": problem.problem_id, **row}
+                elif verdicts is not None:
+                    del rows[problem.problem_id]  # no answer came, which says nothing of the problem
             baseline.add(list(rows.values()))
             progress.done()
-    _tell(Path(out), [baseline.rows[problem.problem_id] for problem in problems])
+    _tell(Path(out), [baseline.rows[problem.problem_id] for problem in problems if problem.problem_id in baseline.rows])
+    if failed := len(baseline.missing(problems)):
+        raise UserError(f"{out}: {failed} problems are not measured, for no answers came; the same command goes on")
 
 
 def _host_verdicts(problem: Problem, said: Said) -> tuple[int, ...]:

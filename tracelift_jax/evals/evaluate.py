@@ -126,9 +126,9 @@ def begin(config: Evaluate, load_run: Callable[[str], Train]) -> Work:
 def make_candidates(config: Evaluate, loaded: Loaded) -> list[Candidate]:
     """The executors of an evaluation, in order."""
     longest = config.reasoning_tokens
-    resident = resident_server(loaded) if loaded.served else resident_executor(loaded, longest)
+    resident = resident_server(loaded, longest) if loaded.served else resident_executor(loaded, longest)
     others = [
-        served_executor(executor, loaded)
+        served_executor(executor, loaded, longest)
         if isinstance(executor, ServedExecutor)
         else other_executor(executor, loaded, longest)
         for executor in config.executors

@@ -147,6 +147,19 @@ def same_words(a: Tokenizer, b: Tokenizer) -> bool:
     )
 
 
+def show(pieces: Pieces, reasoning: Reasoning, takes_tokens: bool, longest: int) -> tuple[list[int], bool]:
+    """A reasoning with both tags, and whether its end was cut to make it fit.
+
+    Args:
+        takes_tokens: whether a planner's own tokens are read, and not its text. longest: tokens, tags included.
+    """
+    body = list(reasoning.tokens) if reasoning.tokens and takes_tokens else pieces.trace(reasoning.text)
+    if len(pieces.open) + len(body) <= longest:
+        return [*pieces.open, *body], False
+    room = longest - len(pieces.open) - len(pieces.close)
+    return [*pieces.open, *body[:room], *pieces.close], True
+
+
 def sizes_of(roles: Roles) -> Sizes:
     """Room for problems and answers."""
     return Sizes(roles.prompt_tokens, roles.answer_tokens)
@@ -192,7 +205,10 @@ class LocalExecutor:
         """[B][M] answers, drawn and read on the device."""
         encoded = [encode_asked(self.pieces, self.sizes, problem) for problem in asked.problems]
         batch = stack([one[0] for one in encoded if one], asked.room, self.mesh)
-        shown = None if asked.reasoning is None else [[self._show(r) for r in rows] for rows in asked.reasoning]
+        shown = None
+        if asked.reasoning is not None:
+            pieces, takes, longest = self.pieces, self.takes_tokens, self.longest
+            shown = [[show(pieces, one, takes, longest) for one in rows] for rows in asked.reasoning]
         tokens = None
         if shown is not None:
             tokens = ragged([[ids for ids, _ in rows] for rows in shown], asked.room, self.tokenizer.pad_id, self.mesh)
@@ -208,15 +224,6 @@ class LocalExecutor:
             ]
             for b, one in enumerate(encoded)
         ]
-
-    def _show(self, reasoning: Reasoning) -> tuple[list[int], bool]:
-        """A reasoning with both tags, and whether its end was cut to make it fit."""
-        pieces = self.pieces
-        body = list(reasoning.tokens) if reasoning.tokens and self.takes_tokens else pieces.trace(reasoning.text)
-        if len(pieces.open) + len(body) <= self.longest:
-            return [*pieces.open, *body], False
-        room = self.longest - len(pieces.open) - len(pieces.close)
-        return [*pieces.open, *body[:room], *pieces.close], True
 
     def _said(self, done: Any, b: int, m: int, canonical: bool, cut: bool) -> Said:
         answers = [

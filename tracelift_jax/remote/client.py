@@ -32,11 +32,11 @@ MAX_RETRY_AFTER = 600.0
 _NO_KEY = "none"
 _AGAIN = (408, 409, 425, 429)
 _HOPELESS = {
-    401: "see that ${key} holds its key",
+    401: "see that ${key} ({kind}.key_variable) holds its key",
     402: "it wants to be paid",
-    403: "see that ${key} holds a key that may use the model",
-    404: "see that the address ends before {path} and that it serves the model",
-    405: "see that the address ends before {path}",
+    403: "see that ${key} ({kind}.key_variable) holds a key that may use the model",
+    404: "see that {kind}.base_url ends before {path} and that {kind}.model is served there",
+    405: "see that {kind}.base_url ends before {path}",
 }
 Answer = TypeVar("Answer")
 Shape = TypeVar("Shape", bound=pydantic.BaseModel)
@@ -182,7 +182,9 @@ class Client:
         status = error.status_code if isinstance(error, openai.APIStatusError) else 0
         if status in _HOPELESS or _out_of_quota(error):
             hint = _HOPELESS.get(status, "it wants to be paid")
-            hint = hint.replace("{key}", server.key_variable).replace("{path}", self._path)
+            told = {"{key}": server.key_variable, "{kind}": type(server).__name__, "{path}": self._path}
+            for mark, words in told.items():
+                hint = hint.replace(mark, words)
             self._switch.stop(UserError(f"{server}: {said}; {hint}"))
             return Stopped()
         if 400 <= status < 500 and status not in _AGAIN and not self.answers:

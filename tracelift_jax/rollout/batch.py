@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from tracelift_jax.models.transformer import Transformer
 from tracelift_jax.rollout.reward import RewardConfig
@@ -140,6 +141,7 @@ class Setup:
         planner_sampling, executor_sampling: how they draw.
         reward: what traces are rewarded for. normalize: see `GrpoConfig`.
         fixed: the token pieces.
+        mesh: the devices over which the batch is split; None: one.
     """
 
     planner: Transformer
@@ -152,6 +154,7 @@ class Setup:
     reward: RewardConfig
     normalize: Literal["std", "none"]
     fixed: Fixed
+    mesh: Mesh | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 
 from tracelift_jax.models.transformer import ModelConfig
+from tracelift_jax.parallel.mesh import batch_shards
+from tracelift_jax.rollout.adaptive import chosen_groups
 from tracelift_jax.rollout.batch import Setup
 
 
@@ -12,16 +14,23 @@ def token_bytes(config: ModelConfig) -> int:
 
 
 def cache_bytes(setup: Setup, prompt: int, batch: int) -> dict[str, int]:
-    """Bytes of keys and values that each role's part of a rollout holds at once.
+    """Bytes of keys and values that each role's part of a rollout holds at once on a device.
 
     Args:
-        prompt: P, room for a framed problem. batch: B, problems.
+        prompt: P, room for a framed problem. batch: B, problems of a device.
     """
     fixed, reward = setup.fixed, setup.reward
     writes, answers = setup.planner_sampling.max_tokens, setup.executor_sampling.max_tokens - 1
     reason = len(fixed.open) + writes + len(fixed.close)
     sampled = reward.uplift == "sampled"
     samples = setup.traces * (1 + sampled * reward.repeats)
+    further = 0
+    if reward.adaptive:
+        shards = batch_shards(setup.mesh) if setup.mesh is not None else 1
+        chosen = chosen_groups(batch * shards, reward.adaptive_share)
+        # Copies of what was read of the groups chosen, wherever it lies, pass through every device.
+        copied = chosen * (prompt + setup.traces * (reason + len(fixed.ask)))
+        further = copied + -(-chosen // shards) * setup.traces * reward.adaptive * answers
     alone = sampled * (setup.traces * reward.repeats if reward.baseline == "resample" else reward.baseline_samples)
     # A sample's last token is never read, so it has no keys.
     tokens = {
@@ -33,4 +42,5 @@ def cache_bytes(setup: Setup, prompt: int, batch: int) -> dict[str, int]:
         "reward_model": prompt + setup.traces * reason,
     }
     models = {"planner": setup.planner, "executor": setup.executor, "reward_model": setup.reward_model}
-    return {role: batch * tokens[role] * token_bytes(m.config) for role, m in models.items() if m}
+    whole = {role: batch * tokens[role] + further * (role == "executor") for role in tokens}
+    return {role: whole[role] * token_bytes(m.config) for role, m in models.items() if m}

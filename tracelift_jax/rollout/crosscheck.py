@@ -88,6 +88,8 @@ def _recorded(row: Mapping[str, Any], where: str) -> Iterator[Case]:
     # The verdicts on a malformed trace may be those of the rule for such traces, and no reader's.
     judged = row.get("well_formed") is True
     for i, (said, verdict) in enumerate(zip(answers, verdicts, strict=True)):
+        if said is None:
+            continue  # it never came from its server
         if not isinstance(said, str):
             raise UserError(f'{where}: "answers" must hold texts')
         recorded = numbers[verdict] if judged else None

@@ -40,32 +40,28 @@ class Heard:
     Attributes:
         answers: [B][G] of 1 + K texts each. alone: [B][G] of the texts asked for without reasoning; with a cached
             baseline those of a problem are the same for all its traces, and none where its counts were known.
+        asked: how many answers were asked for. failed: how many of them did not come.
         traffic: what it took. seconds: from the first request to the last answer.
     """
 
     answers: Sequence[Sequence[Texts]]
     alone: Sequence[Sequence[Texts]]
+    asked: int
+    failed: int
     traffic: Traffic
     seconds: float
 
     def metrics(self) -> dict[str, float]:
         """`executor/<name>`: answers asked for, their failed share, requests, retries, tokens and seconds."""
-        problems = zip(self.answers, self.alone, strict=True)
-        texts = [text for answers, alone in problems for some in (*answers, *_distinct(alone)) for text in some]
         return {
-            "executor/answers": float(len(texts)),
-            "executor/failed": sum(text is None for text in texts) / max(len(texts), 1),
+            "executor/answers": float(self.asked),
+            "executor/failed": self.failed / max(self.asked, 1),
             "executor/requests": float(self.traffic.requests),
             "executor/retries": float(self.traffic.retries),
             "executor/prompt_tokens": float(self.traffic.prompt_tokens),
             "executor/completion_tokens": float(self.traffic.completion_tokens),
             "executor/seconds": self.seconds,
         }
-
-
-def _distinct(alone: Sequence[Texts]) -> Sequence[Texts]:
-    """Those of a cached baseline are shared by the group, and count once."""
-    return alone[:1] if all(texts is alone[0] for texts in alone) else alone
 
 
 class Elsewhere:
@@ -144,8 +140,10 @@ class Elsewhere:
         return Heard(
             [[told[place] for place in places] or [nothing] * traces for places in behind],
             [[told[place] for place in places] or [()] * traces for places in alone],
-            Traffic(**spent),
-            seconds,
+            asked=sum(map(len, told)),
+            failed=sum(text is None for texts in told for text in texts),
+            traffic=Traffic(**spent),
+            seconds=seconds,
         )
 
     def _counted(

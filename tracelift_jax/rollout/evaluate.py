@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
+from tracelift_jax.errors import UserError
 from tracelift_jax.parallel.mesh import place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.elsewhere import Elsewhere
@@ -119,10 +120,16 @@ class Evaluator:
         return ask
 
     def __call__(self, weights: Weights) -> dict[str, float]:
-        """Metrics `eval/<mode>/<name>`, rates with the ends of their intervals as `..._low` and `..._high`."""
+        """Metrics `eval/<mode>/<name>`, rates with the ends of their intervals as `..._low` and `..._high`.
+
+        Raises:
+            UserError: the executor's server cannot be used.
+        """
         out: dict[str, float] = {}
         for mode in MODES:
             rows, failed = self._rows(weights, mode)
+            if not rows:
+                raise UserError(f"evaluation: none of {failed} held-out problems was answered; see ExecutorServer")
             count = len(rows["right"])
             for name in ("right", "faithful", "wrong_reason", "well_formed"):
                 if name in rows:

@@ -58,7 +58,9 @@ def records(
     gained = done.uplift
     for b, problem in enumerate(problems):
         for g, body in enumerate(bodies[b]):
-            said = [_ids(done.answers, b, g, k) for k in range(done.answers.ids.shape[2])]
+            samples = range(done.verdicts.shape[2])
+            asked = [k for k in samples if done.asked is None or done.asked[b, g, k]]
+            said = [_ids(done.answers, b, g, k) for k in asked]
             alone = (b,) if gained.baseline_answers.ids.ndim == 3 else (b, g)
             without = [_ids(gained.baseline_answers, *alone, k) for k in range(gained.baseline_answers.ids.shape[-2])]
             tokens = _ids(done.traces, b, g)
@@ -77,7 +79,7 @@ def records(
                 "well_formed": bool(done.well_formed[b, g]),
                 "answer_tokens": said if heard is None else None,
                 "answers": answers,
-                "verdicts": [VERDICTS[int(v)] for v in done.verdicts[b, g]],
+                "verdicts": [VERDICTS[int(done.verdicts[b, g, k])] for k in asked],
                 "uplift": float(gained.value[b, g]),
                 "with_counts": [int(gained.ok[b, g]), int(gained.trials[b, g])],
                 "without_counts": [int(gained.baseline_ok[b, g]), int(gained.baseline_trials[b, g])],

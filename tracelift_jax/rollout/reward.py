@@ -25,6 +25,9 @@ class RewardConfig:
         baseline: "cached" measures the executor without reasoning once per problem, by `baseline_samples` samples, and
             keeps the counts; "resample" draws K fresh ones for every trace (reference).
         shaping: "product" s u (reference); "sign_aware" s u for u >= 0, (1 - s) u below: monotone in both.
+        adaptive: E, further executor samples for each trace of the groups that the first K leave most undecided; 0
+            draws none. For the sampled uplift; see `rollout/adaptive.py` for what undecided means.
+        adaptive_share: the share of a batch's groups that get them, rounded up.
         malformed: of traces without closing tag, empty, or with a second opening tag: "fail" counts them as always
             wrong with grade 0; "execute" closes the tag and judges them like any other; "mask" leaves them out of
             the group.
@@ -35,6 +38,8 @@ class RewardConfig:
     repeats: int = 3
     baseline: Literal["cached", "resample"] = "cached"
     baseline_samples: int = 8
+    adaptive: int = 0
+    adaptive_share: float = 0.25
     shaping: Literal["product", "sign_aware"] = "sign_aware"
     malformed: Literal["fail", "execute", "mask"] = "fail"
 
@@ -43,6 +48,10 @@ class RewardConfig:
         require(self.repeats >= 1, f"RewardConfig.repeats must be at least 1, got {self.repeats}")
         samples = self.baseline_samples
         require(samples >= 1, f"RewardConfig.baseline_samples must be at least 1, got {samples}")
+        require(self.adaptive >= 0, f"RewardConfig.adaptive must not be negative, got {self.adaptive}")
+        share = self.adaptive_share
+        require(0 < share <= 1, f"RewardConfig.adaptive_share must lie in (0, 1], got {share}")
+        require(self.adaptive == 0 or self.uplift == "sampled", 'RewardConfig.adaptive needs uplift = "sampled"')
         unmeasured = self.needs_uplift and self.uplift == "none"
         require(not unmeasured, f'RewardConfig.uplift must not be "none" for kind "{self.kind}"')
 

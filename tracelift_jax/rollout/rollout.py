@@ -3,7 +3,7 @@
     traces    = sample(planner | problem)                       [B, G, R]
     reason    = open + body + close                             [B, G, T]
     answers   = sample(executor | problem, reason, ask)         [B, G, 1 + K, A]
-    verdicts  = equal(read_number(answers), reference)          [B, G, 1 + K]
+    verdicts  = equal(read_number(answers), reference)          [B, G, 1 + K], and E more where undecided
     u         = uplift(with, without)                           [B, G]
     s         = grade(reward model | problem, reason)           [B, G]
     reward    = math_reward(e2e, s, u)                          [B, G]
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from tracelift_jax.rollout.adaptive import ask_further, rates_that_matter
 from tracelift_jax.rollout.advantage import group_advantages
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.execute import Shown, answer_probability, answers, read
@@ -61,6 +62,8 @@ class Rollout:
         well_formed: bool [B, G]. answers: [B, G, 1 + K, A], the primary one first. verdicts: int8 [B, G, 1 + K].
         uplift: see `Uplift`. rubric: float32 [B, G, 5] expected labels. total, score: float32 [B, G].
         reward, advantage: float32 [B, G]. counted: bool [B, G], traces that are learnt from.
+        asked: bool [B, G, 1 + K + E], with `RewardConfig.adaptive`: which of as many answers and verdicts there are;
+            the others are no answers, and no failures. None: all.
     """
 
     traces: Tokens
@@ -75,6 +78,7 @@ class Rollout:
     reward: Array
     advantage: Array
     counted: Array
+    asked: Array | None = None
 
 
 def sample_traces(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> Samples:
@@ -234,22 +238,29 @@ def grade_traces(setup: Setup, weights: Weights, batch: PromptBatch, reason: Tok
 
 
 def execute(
-    setup: Setup, text: Text, weights: Weights, batch: PromptBatch, reason: Tokens, keys: tuple[Array, Array]
-) -> tuple[Tokens, Array, Uplift]:
+    setup: Setup, text: Text, weights: Weights, batch: PromptBatch, written: Written, keys: tuple[Array, Array]
+) -> tuple[Tokens, Array, Uplift, Array | None]:
     """Has the executor on the device answer with and without the reasoning.
 
     Args:
-        reason: [B, G, T], tags included. keys: of the answers with it and without.
+        keys: of the answers with it and without.
 
     Returns:
-        Answers [B, G, 1 + K, A], verdicts int8 [B, G, 1 + K], and the uplift.
+        Answers [B, G, 1 + K, A], verdicts int8 [B, G, 1 + K], and the uplift. With `RewardConfig.adaptive` there are E
+        more, and bool [B, G, 1 + K + E] says which were asked for; else None.
     """
     repeats = setup.reward.repeats if setup.reward.uplift == "sampled" else 0
     problem = read(setup.executor, weights.executor, batch.executor)
-    shown = read(setup.executor, weights.executor, splice((), reason, setup.fixed.ask), problem.context)
+    shown = read(setup.executor, weights.executor, splice((), written.reason, setup.fixed.ask), problem.context)
     alone = read(setup.executor, weights.executor, _piece(setup.fixed.ask_directly, len(problem.end)), problem.context)
     said, verdicts = answers(setup, text, weights.executor, shown, 1 + repeats, batch, keys[0])
-    return said, verdicts, measure_uplift(setup, text, weights, shown, alone, verdicts, batch, keys[1])
+    asked = None
+    if setup.reward.adaptive:
+        matters = rates_that_matter(setup.reward, written.well_formed, jnp.asarray(batch.real))
+        # Token t of the first answers was drawn with `fold_in(key, t)`; this is the first number they leave.
+        key = jax.random.fold_in(keys[0], setup.executor_sampling.max_tokens)
+        said, verdicts, asked = ask_further(setup, text, weights.executor, shown, said, verdicts, matters, batch, key)
+    return said, verdicts, measure_uplift(setup, text, weights, shown, alone, verdicts, batch, keys[1]), asked
 
 
 def judge(
@@ -260,11 +271,13 @@ def judge(
     said: Tokens,
     verdicts: Array,
     gained: Uplift,
+    asked: Array | None = None,
 ) -> Rollout:
     """Rewards and advantages of what was written, from what any executor made of it.
 
     Args:
         said: [B, G, 1 + K, A]. verdicts: int8 [B, G, 1 + K]. gained: as measured, whatever the form of the traces.
+        asked: see `Rollout`.
     """
     config, well_formed = setup.reward, written.well_formed
     verdicts, gained, score = _apply_malformed_rule(setup, well_formed, verdicts, gained, grades.score)
@@ -288,6 +301,7 @@ def judge(
         reward=reward,
         advantage=group_advantages(reward, counted, setup.normalize),
         counted=counted,
+        asked=asked,
     )
 
 
@@ -299,7 +313,7 @@ def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key:
     """
     planner_key, *executor_keys = jax.random.split(key, 3)
     written = write(setup, text, weights, batch, planner_key)
-    done = execute(setup, text, weights, batch, written.reason, (executor_keys[0], executor_keys[1]))
+    done = execute(setup, text, weights, batch, written, (executor_keys[0], executor_keys[1]))
     return judge(setup, batch, written, grade_traces(setup, weights, batch, written.reason), *done)
 
 

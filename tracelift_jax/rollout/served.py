@@ -7,6 +7,7 @@ that does not come, after all retries, is None: a failure of the infrastructure,
 import asyncio
 import contextlib
 import dataclasses
+import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -17,7 +18,7 @@ import pydantic
 
 from tracelift_jax.checked import require
 from tracelift_jax.errors import UserError
-from tracelift_jax.remote.client import Client, GivenUp, Stopped, Switch, Traffic, clean, read_shape
+from tracelift_jax.remote.client import Client, GivenUp, Switch, Traffic, clean, read_shape
 from tracelift_jax.remote.server import Server
 from tracelift_jax.rollout.sample import Sampling
 from tracelift_jax.tasks.problem import Problem
@@ -36,6 +37,8 @@ class ExecutorServer(Server):
             a request for each, for servers that know no "n".
         seeded: sends a seed made from the run's; False for servers that refuse one.
         most_failed: the share of a batch's answers that may fail; beyond it the run stops.
+
+    At temperature 0 all answers to a prompt are one: it is asked for once.
     """
 
     SETTINGS: ClassVar[str] = "model, endpoint, together, seeded and extra, and the executor's Sampling"
@@ -50,6 +53,12 @@ class ExecutorServer(Server):
         super().__post_init__()
         share = self.most_failed
         require(0 <= share < 1, f"ExecutorServer.most_failed must lie in [0, 1), got {share}")
+
+    @property
+    def identity(self) -> str:
+        """What tells one executor from another, since a server shows no weights: where it is, and what it is asked."""
+        more = f" with {json.dumps(self.extra, sort_keys=True)}" if self.extra else ""
+        return f"{self}, {self.endpoint}{more}"
 
     @property
     def path(self) -> str:
@@ -168,24 +177,25 @@ class Served:
             asking.cancel()  # where the user leaves, nothing more is sent
 
     async def _ask_all(self, questions: Sequence[Question], sampling: Sampling) -> list[Texts]:
-        batch = _Batch(self.server, sum(one.samples for one in questions))
-        switch = self._switch
-        told = await asyncio.gather(*(self._ask(one, sampling, batch) for one in questions), return_exceptions=True)
-        for one in told:
-            if isinstance(one, BaseException) and not isinstance(one, Stopped):
-                raise one
-        if switch.error:
-            raise switch.error
-        return [one for one in told if not isinstance(one, BaseException)]
+        requests = [self._requests(one, sampling) for one in questions]
+        batch = _Batch(self.server, sum(samples for some in requests for _, samples in some))
+        try:
+            async with asyncio.TaskGroup() as asking:
+                tasks = [[asking.create_task(self._post(*one, batch)) for one in some] for some in requests]
+        except ExceptionGroup as errors:
+            # The first trouble that ends the batch ends it at once: nobody would look at the other answers.
+            raise self._switch.error or errors.exceptions[0] from None
+        told = [tuple(text for task in some for text in task.result()) for some in tasks]
+        return [texts * (one.samples // len(texts)) for texts, one in zip(told, questions, strict=True)]
 
-    async def _ask(self, one: Question, sampling: Sampling, batch: "_Batch") -> Texts:
+    def _requests(self, one: Question, sampling: Sampling) -> list[tuple[dict[str, Any], int]]:
+        """What is sent for a question, and how many answers each request asks for; in all n, or 1 if all are alike."""
+        if not sampling.temperature:  # and several are refused: vLLM allows no "n" beside temperature 0
+            return [(self._request(one, sampling, 1, one.seed), 1)]
         if self.server.together:
-            return await self._post(self._request(one, sampling, one.samples, one.seed), one.samples, batch)
-        single = (
-            self._post(self._request(one, sampling, 1, (one.seed + number) % 2**31), 1, batch)
-            for number in range(one.samples)
-        )
-        return tuple(text for texts in await asyncio.gather(*single) for text in texts)
+            return [(self._request(one, sampling, one.samples, one.seed), one.samples)]
+        seeds = ((one.seed + number) % 2**31 for number in range(one.samples))
+        return [(self._request(one, sampling, 1, seed), 1) for seed in seeds]
 
     def _request(self, one: Question, sampling: Sampling, samples: int, seed: int) -> dict[str, Any]:
         return (
@@ -205,9 +215,7 @@ class Served:
         try:
             completion = await self._client.post(request, self._reader(samples))
         except GivenUp as error:
-            if many := batch.failed(samples, str(error)):
-                self._switch.stop(many)
-                raise Stopped from error
+            batch.failed(samples, str(error), self._client.answers)
             return (None,) * samples
         usage = completion.usage or _Usage()
         self.traffic.prompt_tokens += usage.prompt_tokens or 0
@@ -218,28 +226,32 @@ class Served:
         def read(answer: object) -> _Completion:
             completion = read_shape(answer, _Completion, "completion")
             if len(completion.choices) != samples:
-                came = len(completion.choices)
-                raise UserError(
-                    f"{self.server}: gives {came} answers where {samples} are asked for; set ExecutorServer.together = "
-                    "False"
-                )
+                came = f"{self.server}: gives {len(completion.choices)} answers where {samples} are asked for"
+                hint = "set ExecutorServer.together = False" if samples > 1 else "see ExecutorServer.extra"
+                raise UserError(f"{came}; {hint}")
             return completion
 
         return read
 
 
 class _Batch:
-    """Counts the failures of a batch."""
+    """Counts the failures of a batch of `asked` answers."""
 
     def __init__(self, server: ExecutorServer, asked: int):
         self._server, self._asked, self._failed = server, asked, 0
 
-    def failed(self, samples: int, said: str) -> UserError | None:
-        """One more request without an answer; what to stop with, where there are too many."""
+    def failed(self, samples: int, said: str, answers: bool) -> None:
+        """One more request without an answer.
+
+        Args:
+            samples: that it asked for. said: why there are none. answers: whether the server has ever answered.
+
+        Raises:
+            UserError: with this there are too many.
+        """
         self._failed += samples
-        if self._failed <= self._server.most_failed * self._asked:
-            return None
-        return UserError(
-            f"{said}; with this {self._failed} of {self._asked} answers of the batch failed, and "
-            f"ExecutorServer.most_failed is {self._server.most_failed:g}; the same command goes on once it works"
-        )
+        if self._failed > self._server.most_failed * self._asked:
+            count = f"with this {self._failed} of {self._asked} answers of the batch failed"
+            most = f"ExecutorServer.most_failed is {self._server.most_failed:g}"
+            hint = "" if answers else "; see that ExecutorServer.base_url is right and that the server is up"
+            raise UserError(f"{said}; {count}, and {most}{hint}; the same command goes on once it works")

@@ -16,7 +16,7 @@ box the FIRST, else the LAST. Numbers are Fractions made from digits; no float, 
 | `3/4` `3 / 4` `3/-4` `\frac34`       | 3/4 3/4 -3/4 3/4  | also `\dfrac{-3}{4}`, `\frac{ 3 }{4}`                 |
 | `1 1/2` `1½` `1\frac12`              | 3/2               | a proper fraction on top; also `1 and 1/2`            |
 | `1.5e3` `1.5 x 10^3` `2^10`          | 1500 1500 1024    | whole exponents; also `10³`                           |
-| `5 m^2` `x_1 = 5`                    | 5 5               | raised behind a letter, or lowered, is no number      |
+| `5 m^2` `x_1 = 5` `_5_`              | 5 5 5             | raised behind a letter, or lowered, is no number      |
 | `3:45` `1/2/2020` `1.2.3` `17:00`    | none none none 17 | ratios, dates, versions; the LAST is before them      |
 | `5/0` `±3` `3\sqrt2` `2π` `2^n`      | none              | not rational; no other number is tried                |
 | `answer is 5 + 3 = 8` `... 5 + 3`    | 8 none            | a sum is what it equals; unfinished, nothing          |
@@ -72,7 +72,7 @@ _NO_SEPARATORS = str.maketrans("", "", ", \u2009")
 
 # What may stand before a number, looked for at the end of the few characters before it.
 _WINDOW = 24
-_RAISED_OR_LOWERED = _compile(r"[\^_][{(]?[-+]?\$?$")
+_RAISED_OR_LOWERED = _compile(r"(?:\^|(?<=[A-Za-z0-9)\]}\x80-\U0010ffff])_)[{(]?[-+]?\$?$")
 _UNDER_A_ROOT = _compile(r"(?:√|sqrt)[{(\[]?$")
 _EITHER_SIGN = _compile(rf"±{_BLANK}?$")
 _SIGN = re.compile(r"(?:^|[^\w)\]}%°])([-+–])$")
@@ -170,7 +170,7 @@ def _first(stretch: Stretch) -> _Token | None:
         return None
     before, unfinished = said, False
     for token in tokens:
-        gap = line[before.end : token.begin].replace("**", "").strip(" \t\u2009)]}$")
+        gap = _gap(line, before.end, token.begin)
         if gap in ("=", "≈"):
             said, unfinished = token, False
         elif _OPERATOR.fullmatch(gap) or (not gap and line[token.begin] in "-+–"):
@@ -181,7 +181,13 @@ def _first(stretch: Stretch) -> _Token | None:
         else:
             break
         before = token
+    unfinished = unfinished or _gap(line, before.end, len(line)) == "+"
     return dataclasses.replace(said, value=None) if unfinished else said
+
+
+def _gap(line: str, begin: int, end: int) -> str:
+    """What stands between two numbers, without emphasis, blanks and what closes."""
+    return line[begin:end].replace("**", "").strip(" \t\u2009)]}$")
 
 
 def _tokens(line: str, spaced: bool, lead: bool) -> Iterator[_Token]:

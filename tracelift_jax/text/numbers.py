@@ -5,14 +5,14 @@ arrays of decimal digits. Both are pure and jit into a handful of vector passes 
 (a few bytes either side), so there is no loop over the text. `number_of` runs the very same code in NumPy, for
 reference answers. No 64-bit integers anywhere.
 
-Where the number is looked for, first rule that finds a digit:
+Where the number is looked for, first rule that applies:
 
-1. behind the last `####`;
-2. behind the last "answer is" or "final answer" (whichever is later; ASCII case ignored);
+1. behind the last `####` that is followed by anything;
+2. behind the last "answer is" or "final answer" (whichever is later; ASCII case ignored) with a digit behind it;
 3. everywhere.
 
-If what is looked at holds a `\boxed{`, and its last one has a digit before its matching brace (or the end, where the
-answer was cut off), only that content counts. In a box and behind a marker the FIRST number is read, else the LAST.
+If what is looked at holds a `\boxed{`, and its last one is not empty, only that content counts, up to its matching
+brace (or the end, where the answer was cut off). In a box and behind a marker the FIRST number is read, else the LAST.
 The stretch is read as if it were the whole text: "answer is-3" is -3.
 
 What a number is, in characters:
@@ -33,9 +33,13 @@ What a number is, in characters:
 | `3/4` `-3/4` `1.5/.5`      | as written | both sides atoms, no blanks: `3 / 4` and `3/-4` are two numbers        |
 | `1/2/3`                    | 3          | a slash before or behind makes it a date or path: three numbers        |
 | `\frac{-3}{4}`             | -3/4       | `\frac34`, blanks or a sign in the second brace: not a fraction        |
-| `1 1/2` `1e5` `2^3` `3:45` | 1/2 5 3 45 | no mixed numbers, exponents, powers or times                           |
-| `\boxed{x}` `\boxed {5}`   | -          | no digit in the box, or no box: as without it                          |
-| `5/0`, over 48 digits      | not found  | the number chosen is no number; no other is tried                      |
+| `1 1/2` `1e5` `3:45`       | 1/2 5 45   | no mixed numbers, exponents or times                                   |
+| `20 m^2` `x_1 = 5` `_18_`  | 20 5 18    | digits directly behind `^`, or `_` behind a letter, are no numbers     |
+| `7 \boxed{}` `\boxed {5}`  | 7 5        | an empty box, or none: as without it                                   |
+| `7 #### no` `7 \boxed{x}`  | not found  | what is marked is no number                                            |
+| `#### 3-5` `#### 3 + 4`    | not found  | behind a marker or in a box: a range, a sum that nobody worked out     |
+| `#### 3 or 4` `\boxed{3,4}`| not found  | the same: two answers                                                  |
+| `5/0` `2^3`, over 48 digits| not found  | the number chosen is no number; no other is tried                      |
 
 The 48 digits are those of numerator and denominator as held, leading zeros and shifts included: a/b has room where
 digits(a) + decimals(b) and digits(b) + decimals(a) are at most 48 each; plain decimals count b = 1.
@@ -43,21 +47,17 @@ digits(a) + decimals(b) and digits(b) + decimals(a) are at most 48 each; plain d
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from tracelift_jax.text.number_stretch import ByteText, choose, goes_on, is_digit, is_power, is_tail, running_max, take
 from tracelift_jax.text.tokenizer import TokenBytes
 
 DIGITS = 48
 """Decimal digits a numerator or denominator has room for."""
-
-# Zero bytes laid around the text so that looking a few bytes to either side needs no bounds; the longest look is the
-# eleven bytes ahead of "final answer".
-_MARGIN = 16
 
 
 @jax.tree_util.register_dataclass
@@ -129,10 +129,10 @@ def _text_of_tokens(tokens: Array, valid: Array, table: TokenBytes) -> tuple[Arr
 
     for _ in tokens.shape[:-1]:
         mark = jax.vmap(mark)
-    owner = _running_max(mark(begin))
-    within = jnp.arange(room, dtype=jnp.int32) - _take(begin, owner)
+    owner = running_max(mark(begin))
+    within = jnp.arange(room, dtype=jnp.int32) - take(begin, owner)
     within = jnp.clip(within, 0, data.shape[-1] - 1)  # only behind the text's end is there anything to clip
-    return data[_take(tokens, owner), within], length
+    return data[take(tokens, owner), within], length
 
 
 def read_number_bytes(data: Array | np.ndarray, length: Array | np.ndarray) -> Number:
@@ -145,7 +145,8 @@ def read_number_bytes(data: Array | np.ndarray, length: Array | np.ndarray) -> N
     Returns:
         Number with leading axes `lead`.
     """
-    return _read(*_choose(_Text(data, length)))
+    text, digit, marked, boxed = choose(ByteText(data, length))
+    return _read(text, digit, marked, boxed)
 
 
 def number_of(text: str) -> Number:
@@ -154,105 +155,13 @@ def number_of(text: str) -> Number:
     return read_number_bytes(data, np.asarray(len(data), np.int32))
 
 
-class _Text:
-    """Rows of bytes with a margin of zeros, and the questions asked of them; NumPy or JAX, whichever came in.
-
-    `at`, `where`, ... are `[*lead, N]` over positions, or `[*lead]` about one position of each row.
-    """
-
-    def __init__(self, data, length, begin=0):
-        """Keeps the bytes of `data` [*lead, N] from `begin` [*lead] up to `length` [*lead]; the others become zero."""
-        self.xp: Any = np if isinstance(data, np.ndarray) else jnp
-        self.size = data.shape[-1]
-        self.place = np.arange(self.size, dtype=np.int32)
-        begin, length = self.xp.asarray(begin), self.xp.asarray(length)
-        inside = (self.place >= begin[..., None]) & (self.place < length[..., None])
-        data = self.xp.where(inside, data, self.xp.zeros_like(data))
-        self.padded = self.xp.pad(data, [(0, 0)] * (data.ndim - 1) + [(_MARGIN, _MARGIN)])
-
-    def shift(self, by: int):
-        """uint8 [*lead, N]: at each position the byte `by` positions further on."""
-        return self.padded[..., _MARGIN + by : _MARGIN + by + self.size]
-
-    def digit(self, by: int = 0):
-        """bool [*lead, N]: is the byte `by` positions further on a digit?"""
-        return _is_digit(self.shift(by))
-
-    def at(self, place):
-        """uint8 [*lead, M]: the bytes at `place` int32 [*lead, M]; zero outside the text."""
-        place = self.xp.clip(place + _MARGIN, 0, self.padded.shape[-1] - 1)
-        return _take(self.padded, place)
-
-    def first(self, mask):
-        """int32 [*lead]: the first position where `mask` [*lead, N] holds, else N."""
-        return self.xp.min(self.xp.where(mask, self.place, np.int32(self.size)), axis=-1, initial=self.size)
-
-    def last(self, mask):
-        """int32 [*lead]: the last position where `mask` [*lead, N] holds, else -1."""
-        return self.xp.max(self.xp.where(mask, self.place, np.int32(-1)), axis=-1, initial=-1)
-
-    def behind(self, pattern: bytes, fold_case: bool = False):
-        """int32 [*lead]: where the last occurrence of `pattern` ends, else -1."""
-        match = True
-        for by, byte in enumerate(pattern):
-            # Bit 5 is what an ASCII letter and its capital differ in; no other byte becomes a letter by setting it.
-            letter = fold_case and chr(byte).isalpha()
-            match = match & ((self.shift(by) | np.uint8(32) if letter else self.shift(by)) == byte)
-        start = self.last(match)
-        return self.xp.where(start < 0, -1, start + len(pattern))
-
-
-def _is_digit(byte):
-    return (byte >= ord("0")) & (byte <= ord("9"))
-
-
-def _is_tail(byte):
-    """Bytes that end a word or a term: letters and closing brackets."""
-    folded = byte | np.uint8(32)  # case away; it also takes "]" (0x5d) to "}" (0x7d)
-    return ((folded >= ord("a")) & (folded <= ord("z"))) | (folded == ord("}")) | (byte == ord(")"))
-
-
-def _take(x, place):
-    """`x` [*lead, N] at `place` int32 [*lead, M] in 0 .. N - 1: [*lead, M]."""
-    if isinstance(x, np.ndarray):
-        return np.take_along_axis(x, place, axis=-1)
-    return jnp.take_along_axis(x, place, axis=-1, mode="promise_in_bounds")  # every caller clips
-
-
-def _running_max(x):
-    """The largest element up to and including each position of the last axis."""
-    return np.maximum.accumulate(x, axis=-1) if isinstance(x, np.ndarray) else jax.lax.cummax(x, axis=x.ndim - 1)
-
-
-def _choose(text: _Text) -> tuple[_Text, Any]:
-    """Cuts out the stretch that holds the final number; bool [*lead] says whether its first number is meant."""
-    xp, digit = text.xp, text.digit()
-    last_digit = text.last(digit)
-    hashes = text.behind(b"####")
-    phrase = xp.maximum(text.behind(b"answer is", fold_case=True), text.behind(b"final answer", fold_case=True))
-    # There is a number behind a marker exactly if there is a digit behind it.
-    marker = xp.where((hashes >= 0) & (last_digit >= hashes), hashes, xp.where(last_digit >= phrase, phrase, -1))
-    start = xp.maximum(marker, 0)
-
-    box = text.behind(rb"\boxed{")
-    in_box = text.place >= box[..., None]
-    brace = (text.shift(0) == ord("{")).astype(np.int32) - (text.shift(0) == ord("}")).astype(np.int32)
-    depth = xp.cumsum(xp.where(in_box, brace, 0), axis=-1)
-    close = text.first(depth < 0)
-    boxed = (box > start) & xp.any(digit & in_box & (text.place < close[..., None]), axis=-1)
-
-    begin = xp.where(boxed, box, start)
-    end = xp.where(boxed, close, text.size)
-    return _Text(text.shift(0), end, begin), boxed | (marker >= 0)
-
-
-def _atom_bytes(text: _Text):
+def _atom_bytes(text: ByteText):
     """bool [*lead, N]: bytes of atoms. Two atoms never touch, so its runs are exactly the atoms."""
     xp, byte, digit, before = text.xp, text.shift(0), text.digit(), text.shift(-1)
-    point = (byte == ord(".")) & text.digit(1) & ~_is_tail(before) & (before != ord("."))
+    point = (byte == ord(".")) & text.digit(1) & ~is_tail(before) & (before != ord("."))
     # Is the run of digits that ends just before here behind a point? The last byte that is no digit tells: its position
     # and whether it is a point travel as one integer.
-    seen = _running_max(xp.where(digit, np.int32(-1), 2 * text.place + point))
+    seen = running_max(xp.where(digit, np.int32(-1), 2 * text.place + point))
     seen = xp.concatenate([xp.full_like(seen[..., :1], -1), seen[..., :-1]], axis=-1)
     behind_integer = text.digit(-1) & ((seen < 0) | (seen & 1 == 0))
     group_before = behind_integer & ~(text.digit(-2) & text.digit(-3) & text.digit(-4))
@@ -261,17 +170,17 @@ def _atom_bytes(text: _Text):
     return digit | comma | (point & (behind_integer | ~text.digit(-1)))
 
 
-def _atom_begin(text: _Text, atom, place):
+def _atom_begin(text: ByteText, atom, place):
     """int32 [*lead]: where the atom begins that runs through or ends at `place` [*lead]; `place` if there is none."""
     return text.last(~atom & (text.place < place[..., None])) + 1
 
 
-def _atom_end(text: _Text, atom, place):
+def _atom_end(text: ByteText, atom, place):
     """int32 [*lead]: where the atom ends that runs through or begins at `place` [*lead]; `place` if there is none."""
     return text.first(~atom & (text.place >= place[..., None]))
 
 
-def _sign_before(text: _Text, place):
+def _sign_before(text: ByteText, place):
     """Whether the number at `place` int32 [*lead] is negative, and where it starts with its sign: [*lead] each."""
     xp = text.xp
     near = text.at(place[..., None] - np.arange(1, 3, dtype=np.int32))  # nearest first
@@ -282,11 +191,11 @@ def _sign_before(text: _Text, place):
     minus = near[..., 0] == ord("-")
     sign = minus | (near[..., 0] == ord("+")) | long_minus
     before = xp.where(long_minus, near[..., 3], near[..., 1])
-    sign = sign & ~_is_tail(before) & ~_is_digit(before)
+    sign = sign & ~is_tail(before) & ~is_digit(before)
     return sign & (minus | long_minus), xp.where(sign, place - skip - xp.where(long_minus, 3, 1), place)
 
 
-def _digits(text: _Text, begin, end):
+def _digits(text: ByteText, begin, end):
     """How the atom from `begin` to `end` (int32 [*lead]) is laid out.
 
     Returns:
@@ -302,7 +211,7 @@ def _digits(text: _Text, begin, end):
     grouped = (whole > 4) & (text.at((point - 4)[..., None])[..., 0] == ord(","))
     count = decimals + whole - xp.where(grouped, whole >> 2, 0)
 
-    def take(tens):
+    def shifted(tens):
         nth = np.arange(DIGITS, dtype=np.int32) - tens[..., None]
         power = nth - decimals[..., None]
         commas = xp.where(grouped[..., None], (power.astype(np.uint32) // np.uint32(3)).astype(np.int32), 0)
@@ -310,10 +219,10 @@ def _digits(text: _Text, begin, end):
         value = text.at(place).astype(np.int8) - np.int8(ord("0"))
         return xp.where((nth >= 0) & (nth < count[..., None]), value, np.int8(0))
 
-    return count, decimals, take
+    return count, decimals, shifted
 
 
-def _fraction(text: _Text, atom, begin, end, first):
+def _fraction(text: ByteText, atom, begin, end, first):
     """Looks for the other side of a fraction of which the atom from `begin` to `end` may be one side.
 
     The first number of a text can only be the left side, and the last number only the right side.
@@ -342,9 +251,13 @@ def _fraction(text: _Text, atom, begin, end, first):
     return exists, (left, left_end, right, right_end), start, minus & braced
 
 
-def _read(text: _Text, first) -> Number:
-    """The first or (where `first` bool [*lead] is False) last number of `text`, fields with leading axes `lead`."""
-    xp, digit, atom = text.xp, text.digit(), _atom_bytes(text)
+def _read(text: ByteText, digit, first, boxed) -> Number:
+    """The first or (where `first` bool [*lead] is False) last number of `text`, fields with leading axes `lead`.
+
+    Args:
+        digit: bool [*lead, N], the digits that belong to numbers. boxed: bool [*lead], see `goes_on`.
+    """
+    xp, atom = text.xp, _atom_bytes(text)
     some = xp.where(first, text.first(digit), text.last(digit))
     begin, end = _atom_begin(text, atom, some), _atom_end(text, atom, some)
     fraction, (left, left_end, right, right_end), start, inner_minus = _fraction(text, atom, begin, end, first)
@@ -362,7 +275,9 @@ def _read(text: _Text, first) -> Number:
     denominator = xp.where(fraction[..., None], take_under(over_decimals), one)
 
     fits = (over + under_decimals <= DIGITS) & (under + over_decimals <= DIGITS)
-    found = xp.any(digit, axis=-1) & fits & xp.any(denominator != 0, axis=-1)
+    behind = xp.where(fraction, right_end, end)
+    refused = is_power(text, behind) | (first & goes_on(text, behind, boxed))
+    found = xp.any(digit, axis=-1) & fits & xp.any(denominator != 0, axis=-1) & ~refused
     numerator = xp.where(found[..., None], numerator, np.int8(0))
     denominator = xp.where(found[..., None], denominator, np.int8(0))
     return Number(found, negative & xp.any(numerator != 0, axis=-1), numerator, denominator)

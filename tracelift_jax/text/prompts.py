@@ -272,19 +272,18 @@ class Pieces:
         return self.tokenizer.encode_template(self.templates[role], _words_of(frame, problem))
 
     def executor_text(self, problem: Problem, reasoning: str | None) -> str:
-        """What the executor reads, as text: the words of `problem`, of a reasoning and of `ask`, or `ask_directly`.
+        """What the executor on the device reads, as text: its tokens' words, to the letter, for a server.
 
-        Control tokens of a chat template are written out. What some tokenizers want in front of everything is not
-        there: servers add it.
+        Control tokens of a chat template are written by name. What some tokenizers want in front of everything is left
+        out, whoever put it there: servers add it.
 
         Args:
             reasoning: with both tags; None asks directly.
         """
-        frame, ask = self.prompts.executor, "ask_directly" if reasoning is None else "ask"
-        if isinstance(frame, Frame):
-            return frame.text(problem) + (reasoning or "") + getattr(self.prompts, ask)
-        words = _replace_marks(self.templates["executor"], _words_of(frame, problem))
-        return words + (reasoning or "") + self.templates[ask]
+        spell, begin = self.tokenizer.spell, self.tokenizer.begin
+        tokens = self.problem("executor", problem)
+        shown = tokens[len(begin) :] if tuple(tokens[: len(begin)]) == begin else tokens
+        return spell(shown) + (reasoning or "") + spell(self.ask_directly if reasoning is None else self.ask)
 
     def cut_problem(self, role: Role, problem: Problem, room: int) -> list[int] | None:
         """A problem as `role` reads it in at most `room` tokens: its text cut at the end, what stands around it whole.
@@ -307,12 +306,8 @@ class Pieces:
 
     def trace(self, reasoning: str) -> list[int]:
         """What a planner would write: the body and the closing tag."""
-        return self.tokenizer.encode(self.trace_text(reasoning))
-
-    def trace_text(self, reasoning: str) -> str:
-        """The same as text."""
         space = self.prompts.space
-        return f"{space}{reasoning}{space}{self.prompts.close}"
+        return self.tokenizer.encode(f"{space}{reasoning}{space}{self.prompts.close}")
 
     def tagged(self, reasoning: str) -> list[int]:
         """A reasoning that is given as text, with both tags: one text, as a reward model was trained to read it."""

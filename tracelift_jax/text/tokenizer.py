@@ -229,6 +229,16 @@ class Tokenizer:
         """The text of `tokens` from the byte table; control tokens vanish, broken UTF-8 becomes U+FFFD."""
         return self.bytes_of(tokens).decode("utf-8", errors="replace")
 
+    def spell(self, tokens: Iterable[int]) -> str:
+        """As `decode`, but control tokens are written by their names."""
+        names = self._names
+        written = (names[token] if token in names else self.bytes_of((token,)) for token in map(int, tokens))
+        return b"".join(written).decode("utf-8", errors="replace")
+
+    @functools.cached_property
+    def _names(self) -> dict[int, bytes]:
+        return {index: token.content.encode() for index, token in self._backend.added_tokens_decoder.items()}
+
     def bytes_of(self, tokens: Iterable[int]) -> bytes:
         """The bytes of `tokens`; ids beyond the tokenizer's (padded embeddings) stand for nothing."""
         pieces = self._pieces

@@ -39,18 +39,26 @@ class ProblemStream(grain.DatasetIterator):
     same for a resumed stream to go on as the first would have.
     """
 
-    def __init__(self, batches: grain.DatasetIterator, encoder: "_Encoder"):
+    def __init__(self, batches: grain.DatasetIterator, batch_size: int):
         super().__init__(batches)
         self._batches = batches
-        self._encoder = encoder
-
-    @property
-    def dropped(self) -> int:
-        """How many problems (not draws of them) this stream has found not to fit so far, reading ahead included."""
-        return len(self._encoder.dropped)
+        self._batch_size = batch_size
+        self._drawn = 0
 
     def __next__(self) -> Arrays:
-        return next(self._batches)
+        places, batch = next(self._batches)
+        self._drawn = int(places[-1]) + 1
+        return batch
+
+    def left_out(self, batches: int) -> tuple[int, int]:
+        """How many problems were left out on the way to the last batch taken, and how many were drawn in all.
+
+        A problem counts each time it comes up; what was only read ahead does not count.
+
+        Args:
+            batches: how many there were from the beginning of the stream to the last one taken, that one included.
+        """
+        return self._drawn - batches * self._batch_size, self._drawn
 
     def get_state(self) -> dict[str, Any]:
         """The position after the last batch taken; what was read ahead does not count."""
@@ -79,7 +87,7 @@ def problem_stream(
         problems: random access, not empty.
         batch_size: B.
         seed: 0 to 2**32 - 1.
-        encode: see `Encode`; problems that do not fit are left out and counted in `ProblemStream.dropped`.
+        encode: see `Encode`; problems that do not fit are left out, and `ProblemStream.left_out` tells how many.
         shuffle: False keeps the order of `problems`.
         num_epochs: None never ends.
 
@@ -87,7 +95,7 @@ def problem_stream(
         UserError: there are no problems; or, from `next`, not one of them fits.
     """
     encoder = _Encoder(encode, len(problems))
-    return _batched(_ordered(problems, seed, shuffle, num_epochs).map(encoder), encoder, batch_size)
+    return _batched(_ordered(problems, seed, shuffle, num_epochs).map(encoder), batch_size)
 
 
 def drawing_stream(problems: Sequence[T], *, batch_size: int, seed: int, encode: DrawingEncode[T]) -> ProblemStream:
@@ -97,7 +105,7 @@ def drawing_stream(problems: Sequence[T], *, batch_size: int, seed: int, encode:
     alone, so a resumed stream draws what the first would have.
     """
     encoder = _Encoder(encode, len(problems))
-    return _batched(_ordered(problems, seed).random_map(encoder), encoder, batch_size)
+    return _batched(_ordered(problems, seed).random_map(encoder), batch_size)
 
 
 def _ordered(
@@ -110,11 +118,13 @@ def _ordered(
     return (rows.shuffle() if shuffle else rows).repeat(num_epochs)
 
 
-def _batched(encoded: grain.MapDataset, encoder: "_Encoder", batch_size: int) -> ProblemStream:
+def _batched(encoded: grain.MapDataset, batch_size: int) -> ProblemStream:
+    # Each with its place in the stream, which tells what was left out before it, also of a stream that was resumed.
+    placed = encoded.map_with_index(lambda place, arrays: None if arrays is None else (np.int64(place), arrays))
     # One thread: encoding is far faster than a step, and tokenizers need not be safe to call from several.
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * batch_size)
     # Batching comes after `to_iter_dataset`, which is where grain discards the elements that are None.
-    return ProblemStream(iter(encoded.to_iter_dataset(ahead).batch(batch_size, drop_remainder=True)), encoder)
+    return ProblemStream(iter(placed.to_iter_dataset(ahead).batch(batch_size, drop_remainder=True)), batch_size)
 
 
 def eval_batches(
@@ -168,13 +178,13 @@ class _Encoder(Generic[T]):
     def __init__(self, encode: Callable[..., Arrays | None], count: int):
         self._encode = encode
         self._count = count
-        self.dropped: set[int] = set()
+        self._dropped: set[int] = set()
 
     def __call__(self, numbered: tuple[int, T], *rng: np.random.Generator) -> Arrays | None:
         row, problem = numbered
         arrays = self._encode(row, problem, *rng)
         if arrays is None:
-            self.dropped.add(row)
-            if len(self.dropped) == self._count:
+            self._dropped.add(row)
+            if len(self._dropped) == self._count:
                 raise UserError(f"not one of the {self._count} training problems fits; raise the token limits")
         return arrays

@@ -33,6 +33,9 @@ def rollout_metrics(done: Rollout) -> Sums:
     spread = _largest(done.reward, counted, -1) + _largest(-done.reward, counted, -1)
     length = done.traces.valid.sum(-1).astype(jnp.float32)
     cut_off = ~done.well_formed & (length == done.traces.valid.shape[-1])
+    asked = jnp.broadcast_to(groups[:, None, None], done.verdicts.shape)
+    if done.asked is not None:
+        asked = asked & done.asked
     real = (groups.sum() * done.reward.shape[1]).astype(jnp.float32)
 
     def mean(x: Array, among: Array = counted) -> tuple[Array, Array]:
@@ -52,9 +55,7 @@ def rollout_metrics(done: Rollout) -> Sums:
         "rollout/well_formed": mean(done.well_formed),
         "rollout/cut_off": mean(cut_off),
         "rollout/trace_tokens": mean(length),
-        "rollout/failed_verdicts": mean(
-            done.verdicts == FAILED, jnp.broadcast_to(groups[:, None, None], done.verdicts.shape)
-        ),
+        "rollout/failed_verdicts": mean(done.verdicts == FAILED, asked),
         "rollout/left_out": (real - counted.sum(), real),
     }
     for name, among in (("right", counted & (primary == OK)), ("wrong", counted & (primary != OK))):

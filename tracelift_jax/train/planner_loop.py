@@ -220,6 +220,7 @@ def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None
     parts = Parts(
         step=training.step,
         batches=iter(training.next_batch, None),
+        left_out=training.stream.left_out,
         host_state=training.host_state,
         load_host_state=training.load_host_state,
         evaluate=evaluate,

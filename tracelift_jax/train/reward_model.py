@@ -241,6 +241,7 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     parts = Parts(
         step=step,
         batches=((place_batch(narrow(batch), begin.mesh), None) for batch in stream),
+        left_out=stream.left_out,
         host_state=lambda: {"data": stream.get_state()},
         load_host_state=lambda host: stream.set_state(host["data"]),
         evaluate=evaluate,

@@ -92,6 +92,10 @@ class Roles:
             'Roles.executor_server needs RewardConfig.uplift = "sampled" or "none": a server gives no likelihood',
         )
         require(
+            self.executor_server is None or self.reward.adaptive == 0,
+            "Roles.executor_server needs RewardConfig.adaptive = 0: a server is asked once a step",
+        )
+        require(
             self.lora is not None or (self.planner_model or self.base).weights == "float",
             'Roles.lora must be set where Model.weights = "int8": int8 weights cannot be trained',
         )
@@ -235,7 +239,7 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
     grader, graded = None, None
     server = roles.executor_server
     served = None if server is None else Served(server, roles.prompts.stop)
-    fingerprints = {"executor": fingerprint(executor.params) if server is None else str(server)}
+    fingerprints = {"executor": fingerprint(executor.params) if server is None else server.identity}
     if planner is not executor:
         fingerprints["planner_base"] = fingerprint(planner.params)
     if roles.reward_model:
@@ -256,6 +260,7 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
         reward=roles.reward,
         normalize=normalize,
         fixed=make_fixed(pieces),
+        mesh=mesh,
     )
     shapes = [planner.shape, executor.shape, *([grader.config] if grader else [])]
     for shape in shapes:

@@ -150,6 +150,7 @@ class Parts:
         step: (state, batch) to (state, metrics, aux); metrics are device scalars, `aux` goes to `on_step`. Where it
             raises a UserError, state and host state are those before the batch was drawn.
         batches: yields (device batch, host note); one is drawn a step, by step number.
+        left_out: step number to (left out, drawn), see `ProblemStream.left_out`; asked when the step's batch is drawn.
         host_state: what of the host must be saved, as JSON. load_host_state: its inverse.
         on_step: called one step late with (step, host note, aux on the host, metrics); may add metrics.
         watch: stops the run where its metrics say that it collapses.
@@ -162,6 +163,7 @@ class Parts:
 
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array], Any]]
     batches: Iterator[tuple[Any, Any]]
+    left_out: Callable[[int], tuple[int, int]]
     host_state: Callable[[], dict[str, Any]]
     load_host_state: Callable[[dict[str, Any]], None]
     evaluate: Callable[[TrainState], dict[str, float]]
@@ -199,6 +201,8 @@ class _Stopper:
 def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_after: int | None = None) -> TrainState:
     """Runs, or continues, `schedule.steps` steps.
 
+    It adds the metric "data/left_out": of what was drawn from the training data so far, the share that does not fit.
+
     Args:
         stop_after: leave, with a checkpoint, after this many steps in all, as a signal would.
 
@@ -206,20 +210,15 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
         The state after the last step done.
 
     Raises:
-        UserError: a guard stopped the run, or a step could not be done; what was done before has a checkpoint.
+        UserError: a guard stopped the run, or a step or an evaluation could not be done; what was done before has a
+            checkpoint.
     """
     run.begin()
     console.print("memory per device: " + " · ".join(f"{what} {readable(n)}" for what, n in parts.memory.items()))
     checkpoints = Checkpoints(run.path / "checkpoints", schedule.keep)
-    restored = checkpoints.restore(state)
-    done = 0
-    if restored is not None:
-        done, state, host = restored
-        parts.watch.set_state(host.pop("guards"))
-        parts.load_host_state(host)
-        console.print(f"{run.path}: continuing after step {done}")
-    run.rewind(done)
+    done, state = _restore(run, checkpoints, state, parts)
     last = min(schedule.steps, stop_after if stop_after is not None else schedule.steps)
+    left_out = drawn = 0
     with closing(run), closing(checkpoints), _Stopper() as stopper, _Line(schedule, done, parts.headline) as line:
         pending: Callable[[], None] | None = None
 
@@ -229,10 +228,16 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
             line.note(step, held_out)
             return held_out[parts.score], -held_out[parts.tie] if parts.tie else 0.0
 
+        def save(step: int, score: float | None = None, tie: float = 0.0) -> None:
+            checkpoints.save(step, state, parts.host_state() | {"guards": parts.watch.get_state()}, score, tie)
+
         if not done:
             evaluate(0)
+        elif schedule.evaluates(done) and done not in checkpoints.scores:
+            save(done, *evaluate(done))  # it was the evaluation that could not be done
         for step in range(done + 1, last + 1):
             batch, note = next(parts.batches)
+            left_out, drawn = parts.left_out(step)
             began = time.perf_counter()
             try:
                 state, metrics, aux = parts.step(state, batch)
@@ -240,16 +245,16 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
                 if pending:
                     pending()
                 if step - 1 > done and not schedule.checkpoints(step - 1) and parts.watch.well:
-                    host = parts.host_state() | {"guards": parts.watch.get_state()}
-                    checkpoints.save(step - 1, state, host, None)
+                    save(step - 1)
                 raise
             if pending:
                 pending()
 
-            def flush(step=step, note=note, metrics=metrics, aux=aux, began=began) -> None:
+            def flush(step=step, note=note, metrics=metrics, aux=aux, began=began, share=left_out / drawn) -> None:
                 on_host, fetched = jax.device_get((metrics, aux))
                 values = {name: float(value) for name, value in on_host.items()}
                 parts.on_step(step, note, fetched, values)
+                values["data/left_out"] = share
                 values["time/step_seconds"] = time.perf_counter() - began
                 run.write_metrics(step, values)
                 line.show(step, values)
@@ -261,12 +266,31 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
             if schedule.checkpoints(step) or leaving:
                 pending()
                 pending = None
-            score = evaluate(step) if schedule.evaluates(step) else (None, 0.0)
-            if (schedule.checkpoints(step) and parts.watch.well) or leaving:
-                checkpoints.save(step, state, parts.host_state() | {"guards": parts.watch.get_state()}, *score)
+            keeps = (schedule.checkpoints(step) and parts.watch.well) or leaving
+            score: tuple[float | None, float] = (None, 0.0)
+            try:
+                score = evaluate(step) if schedule.evaluates(step) else score
+            finally:  # the steps are kept where the evaluation cannot be done
+                if keeps:
+                    save(step, *score)
             if stopper.asked:
                 break
+    if left_out:
+        console.print(f"{left_out} of {drawn} draws from the training data were left out: they do not fit")
     return state
+
+
+def _restore(run: RunDir, checkpoints: Checkpoints, state: TrainState, parts: Parts) -> tuple[int, TrainState]:
+    """(step, state) of the newest checkpoint, or of a run that begins; all else is brought there too."""
+    restored = checkpoints.restore(state)
+    done = 0
+    if restored is not None:
+        done, state, host = restored
+        parts.watch.set_state(host.pop("guards"))
+        parts.load_host_state(host)
+        console.print(f"{run.path}: continuing after step {done}")
+    run.rewind(done)
+    return done, state
 
 
 def best_state(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts) -> TrainState:

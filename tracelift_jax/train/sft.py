@@ -214,6 +214,7 @@ def run_sft(config: Sft, run: RunDir, stop_after: int | None = None) -> None:
     parts = Parts(
         step=step,
         batches=((place_batch(batch, begin.mesh), None) for batch in stream),
+        left_out=stream.left_out,
         host_state=lambda: {"data": stream.get_state()},
         load_host_state=lambda host: stream.set_state(host["data"]),
         evaluate=_evaluation(config, encode_one, held_out, begin.frozen, begin.mesh, config.batch_size),
