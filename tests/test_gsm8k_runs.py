@@ -166,7 +166,7 @@ def test_commands_of_a_planners_header(arm, size, monkeypatch, tmp_path):
         evaluated = gin_config.load(Evaluate, [str(kept), files[1]], bindings).value
         assert evaluated.train == loaded.value
         [chosen] = evaluated.chosen
-        assert chosen.task == JsonlTask(test="test.jsonl", train="train.jsonl", fields="gsm8k", name="gsm8k")
+        assert chosen.task == JsonlTask(test="test.jsonl", fields="gsm8k", name="gsm8k")
         assert len(evaluated.benchmarks) == 10
 
 
