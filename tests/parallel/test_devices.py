@@ -28,14 +28,18 @@ def play(folder: Path, mesh: MeshConfig) -> dict[str, Any]:
     """Two steps of full fine-tuning with everything switched on."""
     config = make_train(
         folder,
-        roles={"mesh": mesh, "traces": 2, "reward": RewardConfig(uplift="sampled", baseline_samples=2, repeats=1)},
+        roles={
+            "mesh": mesh,
+            "traces": 2,
+            "reward": RewardConfig(uplift="sampled", baseline_samples=2, repeats=1, adaptive=2),
+        },
         batch_size=16,
         loss=GrpoConfig(kl=0.1, reduction="token"),
         optimizer=OptimizerConfig(learning_rate=1e-2, accumulate=2, epsilon=1e-3),
         evaluation=Evaluation(problems=3, batch_size=8),
     )
     training = PlannerTraining(config, load_roles(config.roles, config.loss.normalize))
-    state, out = training.state, {"metrics": [], "tokens": [], "answers": [], "rewards": []}
+    state, out = training.state, {"metrics": [], "tokens": [], "answers": [], "asked": [], "rewards": []}
     done = None
     for step in (1, 2):
         batch, problems = training.next_batch()
@@ -44,6 +48,7 @@ def play(folder: Path, mesh: MeshConfig) -> dict[str, Any]:
         out["metrics"].append({name: float(value) for name, value in metrics.items()})
         out["tokens"].append(np.where(done.traces.valid, done.traces.ids, -1).tolist())
         out["answers"].append(np.where(done.answers.valid, done.answers.ids, -1).tolist())
+        out["asked"].append(np.asarray(done.asked).tolist())
         out["rewards"].append(np.asarray(done.reward).tolist())
     assert done is not None
     arrays = {"traces": done.traces.ids, "reward": done.reward, "baseline": done.uplift.baseline_ok}
@@ -143,6 +148,9 @@ def test_one_device_is_compared_with_eight(one, eight):
 def test_the_same_tokens_are_drawn(one, eight):
     assert eight["tokens"] == one["tokens"]
     assert eight["answers"] == one["answers"]
+    assert eight["asked"] == one["asked"]
+    # Two samples for each of two traces in four of sixteen groups, though four do not split over eight devices.
+    assert [np.sum(asked) for asked in one["asked"]] == [16 * 2 * 2 + 4 * 2 * 2] * 2
     assert one["tokens"][0] != one["tokens"][1]
 
 
