@@ -9,6 +9,8 @@ b = wrong + 1/2, n = a + b, variance ab / (n^2 (n + 1)). E further samples are e
 variance (the mean of the posterior variance over what the samples may say), so the fall is E / (n + E) of it. The sum
 over a group is what its ranking gains: everything else in a group's uplifts is shared, or known.
 
+What is looked at to choose also counts, so rates are drawn a little away from 1/2 (docs/uplift.md says how far).
+
 How many groups depends on nothing but shapes, so the step stays one program; which ones, and what is drawn, on counts
 and the key alone, so it is the same on any number of devices.
 """
@@ -103,7 +105,7 @@ def ask_further(
     config, (size, group) = setup.reward, shown.end.shape[:2]
     open_question = undecided(*success_rate(verdicts[..., 1:]), matters, config.adaptive)
     count = chosen_groups(size, config.adaptive_share)
-    # As many as split over the devices: what is drawn for the others is on no device's way, and not looked at.
+    # Rounded up to what splits over the devices; what is drawn for groups beyond `count` is not looked at.
     shards = batch_shards(setup.mesh) if setup.mesh is not None else 1
     most, chosen = jax.lax.top_k(open_question, -(-count // shards) * shards)
     few, problems = _rows(setup, shown, batch, chosen)
