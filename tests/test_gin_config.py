@@ -64,6 +64,17 @@ def refusal(body: str, *flags: str, root: type = Train, head: str = HEAD) -> str
         ("T = @fix.DialTask()\nfix.Train.task = %T\nfix.DialTask.seed = 4", ONE, Train(1, task=DialTask(4))),
         ("fix.Train.task = @a/fix.DialTask()\na/fix.DialTask.seed = 4", ONE, Train(1, task=DialTask(4))),
         ("", [*ONE, "Train.task=@fix.DialTask()", "fix.DialTask.seed=9"], Train(1, task=DialTask(9))),
+        # What a file says of a part that a flag takes away.
+        (
+            "fix.Train.task = @fix.DialTask()\nfix.DialTask.seed = 4",
+            [*ONE, "Train.task=@b/fix.DialTask()", "b/fix.DialTask.seed=3"],
+            Train(1, task=DialTask(3)),
+        ),
+        (
+            "T = @a/fix.DialTask()\nfix.Train.task = %T\na/fix.DialTask.seed = 4",
+            [*ONE, "Train.task=@fix.DialTask()"],
+            Train(1, task=DialTask()),
+        ),
         ("", [*ONE, "fix.Train.run=../path/to/dir"], Train(1, run="../path/to/dir")),
         ("", [*ONE, "fix.Train.run=2024-01-01"], Train(1, run="2024-01-01")),
         ("", [*ONE, "fix.Train.run=7B"], Train(1, run="7B")),
@@ -254,6 +265,19 @@ fix.DialTask.seed = 3
 fix.Train.steps = 1
 --gin.a/fix.Train.steps=3
 > --gin.a/fix.Train.steps=3: a/fix.Train.steps changes nothing: no a/fix.Train is part of this Train
+
+fix.Train.task = @a/fix.DialTask()
+a/fix.DialTask.seed = 3
+--gin.Train.task=@b/fix.DialTask()
+--gin.Train.steps=1
+--gin.a/fix.DialTask.seed=4
+> --gin.a/fix.DialTask.seed=4: a/fix.DialTask.seed changes nothing: no a/fix.DialTask is part of this Train
+
+fix.Train.task = @a/fix.DialTask()
+c/fix.DialTask.seed = 3
+--gin.Train.task=@b/fix.DialTask()
+--gin.Train.steps=1
+> run.gin:4: c/fix.DialTask.seed changes nothing: no c/fix.DialTask is part of this Train
 
 S = 2
 fix.Train.steps = 1

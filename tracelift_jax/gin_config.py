@@ -13,7 +13,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 import gin
 from gin import config as gin_core
@@ -95,7 +95,7 @@ def load(root: type[T], files: Sequence[str], bindings: Sequence[str] = ()) -> L
         _check_macros(reader.seen, final)
         _check_required(final)
         value = _build(root, final)
-        _check_used(root, final)
+        _check_used(root, reader.seen, final)
         return Loaded(value, gin.operative_config_str())
 
 
@@ -163,15 +163,47 @@ def _blame(message: str, final: dict[Key, Binding]) -> str:
     return " or ".join(places)
 
 
-def _check_used(root: type, final: dict[Key, Binding]) -> None:
-    """Refuses bindings of what was never built, by gin's record of what was."""
-    called = [(scope.split("/"), selector) for scope, selector in gin_core._OPERATIVE_CONFIG]
+def _check_used(root: type, seen: Sequence[Binding], final: dict[Key, Binding]) -> None:
+    """Refuses bindings of what was never built, by gin's record of what was.
+
+    A file may bind what it built before a later binding replaced it: `--gin.Roles.reward_model=None` need not name
+    all that the file said of that model. A flag without effect is refused.
+    """
+    called = [_Built(tuple(scope.split("/")), selector) for scope, selector in gin_core._OPERATIVE_CONFIG]
+    replaced = _replaced(seen, final)
     for binding in final.values():
         key = binding.key
-        scope = key.scope.split("/") if key.scope else []
         if key.is_macro and not binding.from_flag:
             continue
-        if not any(selector == key.selector and built[: len(scope)] == scope for built, selector in called):
+        if not any(built.takes(key) for built in (called if binding.from_flag else [*called, *replaced])):
             what = binding.name.rpartition(".")[0]
             why = "nothing that uses it is" if key.is_macro else f"no {what} is"
             raise UserError(f"{binding.where}: {binding.name} changes nothing: {why} part of this {root.__name__}")
+
+
+class _Built(NamedTuple):
+    """A class that is built, and the scopes it is built in."""
+
+    scope: tuple[str, ...]
+    selector: str
+
+    def takes(self, key: Key) -> bool:
+        """Whether a binding of `key` applies to it."""
+        scope = tuple(key.scope.split("/")) if key.scope else ()
+        return self.selector == key.selector and self.scope[: len(scope)] == scope
+
+
+def _replaced(seen: Sequence[Binding], final: dict[Key, Binding]) -> list[_Built]:
+    """What would have been built had no binding been replaced by a later one, from the replaced ones on."""
+    found: list[_Built] = []
+    waiting = [(binding, ()) for binding in seen if binding is not final[binding.key]]
+    while waiting:
+        binding, outer = waiting.pop()
+        for reference in binding.references():
+            built = _Built((*outer, *reference.scopes), reference.config_key[1])
+            if built not in found:
+                found.append(built)
+                waiting += [
+                    (inner, outer if inner.key.is_macro else built.scope) for inner in seen if built.takes(inner.key)
+                ]
+    return found

@@ -12,7 +12,7 @@ from scripted import TASK, config, results, run, start
 from tiny import make_train, model
 
 from tracelift_jax.config import Benchmark, Evaluate, ExecutorModel, Frame, Prompts, Sampling
-from tracelift_jax.evals.executors import Asked, Reasoning, bucket
+from tracelift_jax.evals.executors import Asked, Reasoning, bucket, show
 from tracelift_jax.evals.work import Work
 from tracelift_jax.rollout.solve import solve, solving_setup
 from tracelift_jax.train.data import eval_batches
@@ -157,20 +157,19 @@ def test_an_executor_with_weights_of_its_own_reads_the_same_text(records):
 
 def test_planners_tokens_pass_as_they_are_only_where_they_mean_the_same(given):
     resident, namesake = (given.candidates[name].open() for name in ("resident", "namesake"))
+    assert resident.takes_tokens and namesake.takes_tokens  # its tokenizer has the same bytes for all tokens
+    pieces = given.loaded.pieces
     tokens = tuple(given.loaded.tokenizer.encode(" 4")[:1] + given.loaded.tokenizer.encode("4 </reasoning>"))
-    assert tokens != tuple(given.loaded.pieces.trace("4 4"))
+    assert tokens != tuple(pieces.trace("4 4"))
     reasoning = Reasoning("4 4", tokens)
-    opened = given.loaded.pieces.open
-    assert resident._show(reasoning) == ([*opened, *tokens], False)
-    assert namesake._show(reasoning) == ([*opened, *tokens], False)  # its tokenizer has the same bytes for all tokens
-    other = dataclasses.replace(namesake, takes_tokens=False)
-    assert other._show(reasoning) == ([*opened, *given.loaded.pieces.trace("4 4")], False)
+    assert show(pieces, reasoning, True, 60) == ([*pieces.open, *tokens], False)
+    assert show(pieces, reasoning, False, 60) == ([*pieces.open, *pieces.trace("4 4")], False)
 
 
 def test_reasoning_that_is_too_long_loses_its_end_and_is_counted(folder, given, tmp_path):
     short = start(graded(folder, reasoning_tokens=16, executors=(), modes=("greedy",)), no_runs)
     executor = short.candidates["resident"].open()
-    shown, cut = executor._show(Reasoning("7 + 5 = 2 ; 2 * 2 = 4 ; 4 - 1 = 3"))
+    shown, cut = show(executor.pieces, Reasoning("7 + 5 = 2 ; 2 * 2 = 4 ; 4 - 1 = 3"), False, executor.longest)
     pieces = short.loaded.pieces
     assert cut and len(shown) == 16
     assert tuple(shown[-len(pieces.close) :]) == pieces.close
