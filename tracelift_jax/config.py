@@ -12,12 +12,15 @@ from tracelift_jax.groups.source import DialGroups, ImperfectDial
 from tracelift_jax.models.build import Adapter, LoraConfig, Model, Shape
 from tracelift_jax.parallel.mesh import MeshConfig
 from tracelift_jax.rollout.evaluate import Evaluation
-from tracelift_jax.rollout.reward import RewardConfig
+from tracelift_jax.rollout.reward_config import CodeRewardConfig, RewardConfig
 from tracelift_jax.rollout.sample import Sampling
 from tracelift_jax.rollout.served import ExecutorServer
 from tracelift_jax.serve.scorer import Scorer, Service
+from tracelift_jax.tasks.code import CodeFields, CodeTask, HumanEval, Mbpp
 from tracelift_jax.tasks.dial import DialTask
+from tracelift_jax.tasks.dial_code import DialCode
 from tracelift_jax.tasks.files import Fields, JsonlTask
+from tracelift_jax.tasks.sandbox import Limits, SandboxConfig
 from tracelift_jax.text.prompts import Chat, Frame, Prompts
 from tracelift_jax.train.baseline_file import BaselineFile
 from tracelift_jax.train.guard import Guard
@@ -36,6 +39,10 @@ __all__ = [
     "Benchmark",
     "Chat",
     "ChatServer",
+    "CodeFields",
+    "CodeRewardConfig",
+    "CodeTask",
+    "DialCode",
     "DialGroups",
     "DialTask",
     "Evaluate",
@@ -47,9 +54,12 @@ __all__ = [
     "GroupFiles",
     "GrpoConfig",
     "Guard",
+    "HumanEval",
     "ImperfectDial",
     "JsonlTask",
+    "Limits",
     "LoraConfig",
+    "Mbpp",
     "MeshConfig",
     "Model",
     "OptimizerConfig",
@@ -61,6 +71,7 @@ __all__ = [
     "RewardModelLossConfig",
     "Roles",
     "Sampling",
+    "SandboxConfig",
     "Schedule",
     "Scorer",
     "ServedExecutor",

@@ -39,7 +39,7 @@ def test_problems_are_read_as_they_were(directory):
 
 def test_rows_hold_every_field(directory):
     features = json.loads((Path(directory) / "features.json").read_text())["featuresDict"]["features"]
-    text = {"problem_id", "problem", "answer", "answer_kind", "reasoning", "task_type", "task_name", "tests"}
+    text = {"problem_id", "problem", "answer", "answer_kind", "reasoning", "task_type", "task_name", "tests", "oracle"}
     assert set(features) == text
 
 

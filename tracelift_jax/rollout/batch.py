@@ -52,12 +52,17 @@ class Sizes:
     answer: int
 
 
-def why_unjudged(problem: Problem) -> str:
-    """Why no answer to `problem` can be judged on the device, which reads numbers of at most 48 digits alone.
+def why_unjudged(problem: Problem, programs: bool = False) -> str:
+    """Why no answer to `problem` can be judged: on the device, which reads numbers of at most 48 digits alone.
+
+    Args:
+        programs: answers are programs, which tests judge on the host.
 
     Returns:
         Half a sentence about the problem; "" where it can be judged, or has no reference answer to be judged by.
     """
+    if programs:
+        return "" if problem.oracle is not None else "without tests"
     if problem.answer_kind != "number":
         return "whose answer is no number"
     # Whatever is written in 48 characters has room; to look at each of thousands of problems takes seconds.
@@ -66,12 +71,19 @@ def why_unjudged(problem: Problem) -> str:
     return ""
 
 
-def encode_problem(pieces: Pieces, sizes: Sizes, index: int, problem: Problem) -> PromptBatch | None:
-    """One problem as arrays without B; None where it does not fit its room, or its answer cannot be judged."""
-    if why_unjudged(problem):
+def encode_problem(
+    pieces: Pieces, sizes: Sizes, index: int, problem: Problem, programs: bool = False
+) -> PromptBatch | None:
+    """One problem as arrays without B; None where it does not fit its room, or its answer cannot be judged.
+
+    Args:
+        programs: see `why_unjudged`; such a problem has no reference answer.
+    """
+    if why_unjudged(problem, programs):
         return None
     framed = [pieces.problem(role, problem) for role in ROLES]
-    answer = pieces.answer(problem.answer)
+    reference = "" if programs else problem.answer
+    answer = pieces.answer(reference)
     if max(map(len, framed)) > sizes.prompt or len(answer) > sizes.answer:
         return None
 
@@ -81,7 +93,7 @@ def encode_problem(pieces: Pieces, sizes: Sizes, index: int, problem: Problem) -
 
     return PromptBatch(
         *(row(tokens, sizes.prompt) for tokens in framed),
-        reference=number_of(problem.answer),
+        reference=number_of(reference),
         answer=row(answer, sizes.answer),
         baseline_ok=np.zeros((), np.int32),
         baseline_trials=np.zeros((), np.int32),

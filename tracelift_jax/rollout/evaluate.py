@@ -62,7 +62,7 @@ def evaluation_setup(setup: Setup, temperature: float, likelihood: bool = True) 
 
     Uplift is the gain in likelihood, or, where the executor gives none, in right answers, one against one.
     """
-    reward = RewardConfig(kind="uplift_only", uplift="likelihood", malformed="fail")
+    reward = RewardConfig(kind="uplift_only", uplift="likelihood", malformed="fail")  # of programs, too: as counts
     if not likelihood:
         reward = dataclasses.replace(reward, uplift="sampled", repeats=1, baseline="cached", baseline_samples=1)
     executor = setup.executor_sampling if temperature else dataclasses.replace(setup.executor_sampling, temperature=0.0)
@@ -94,7 +94,7 @@ class Evaluator:
     ):
         """`batches` are host batches over `problems`, in order of `index`; rows that are not `real` only fill.
 
-        `elsewhere` makes the rollouts of a setup where the executor is on a server; what failed there is in no rate.
+        `elsewhere` makes the rollouts of a setup where the host judges answers; what failed there is in no rate.
         `left_out` problems did not fit; they are reported, and in no rate.
         """
         self._left_out = left_out
@@ -129,7 +129,7 @@ class Evaluator:
         for mode in MODES:
             rows, failed = self._rows(weights, mode)
             if not rows:
-                raise UserError(f"evaluation: none of {failed} held-out problems was answered; see ExecutorServer")
+                raise UserError(f"evaluation: none of {failed} held-out problems was answered and judged")
             count = len(rows["right"])
             for name in ("right", "faithful", "wrong_reason", "well_formed"):
                 if name in rows:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tracelift_jax.rollout.elsewhere import Heard
+from tracelift_jax.rollout.judging import Finding
 from tracelift_jax.rollout.rollout import Rollout
 from tracelift_jax.tasks.problem import Oracle, Problem, Task
 from tracelift_jax.text.prompts import Prompts
@@ -33,6 +34,17 @@ def trace_texts(done: Rollout, tokenizer: Tokenizer, prompts: Prompts) -> list[l
     ]
 
 
+def _tested(findings: Sequence[Finding]) -> dict[str, Any]:
+    """What tests said of each program: its outcome, tests passed, and tests; null where there was no answer."""
+    tests = [finding.tested for finding in findings]
+    if not any(tests):
+        return {}
+    return {
+        "outcomes": [one and str(one.outcome) for one in tests],
+        "tests": [one and [one.passed, one.total] for one in tests],
+    }
+
+
 def records(
     done: Rollout,
     problems: Sequence[Problem],
@@ -48,7 +60,7 @@ def records(
         done: a rollout on the host (numpy leaves).
         problems: the batch's B problems.
         common: fields that all records bear: step, fingerprints of the frozen weights, ...
-        heard: what an executor on a server said; its answers have no tokens.
+        heard: what was said where the host judged it; answers of a server have no tokens.
 
     Returns:
         B * G objects with tokens and text of reasoning and answers, verdicts, counts, rubric scores, reward, advantage.
@@ -66,33 +78,39 @@ def records(
             tokens = _ids(done.traces, b, g)
             answers: list[str | None] = [tokenizer.decode(answer) for answer in said]
             without_answers: list[str | None] = [tokenizer.decode(answer) for answer in without if answer]
+            tested: dict[str, Any] = {}
             if heard is not None:
-                answers, without_answers = list(heard.answers[b][g]), list(heard.alone[b][g])
-            record = common | {
-                "problem_id": problem.problem_id,
-                "trace": g,
-                "problem": problem.text,
-                "reference": problem.answer,
-                "trace_tokens": tokens,
-                "reasoning": body,
-                "sampler_logprobs": [round(float(x), 5) for x in np.asarray(done.logprobs[b, g])[: len(tokens)]],
-                "well_formed": bool(done.well_formed[b, g]),
-                "answer_tokens": said if heard is None else None,
-                "answers": answers,
-                "verdicts": [VERDICTS[int(done.verdicts[b, g, k])] for k in asked],
-                "uplift": float(gained.value[b, g]),
-                "with_counts": [int(gained.ok[b, g]), int(gained.trials[b, g])],
-                "without_counts": [int(gained.baseline_ok[b, g]), int(gained.baseline_trials[b, g])],
-                "without_answers": without_answers,
-                "likelihood": float(gained.likelihood[b, g]),
-                "baseline_likelihood": float(gained.baseline_likelihood[b, g]),
-                "rubric": [float(x) for x in done.rubric[b, g]],
-                "total": float(done.total[b, g]),
-                "score": float(done.score[b, g]),
-                "reward": float(done.reward[b, g]),
-                "advantage": float(done.advantage[b, g]),
-                "counted": bool(done.counted[b, g]),
-            }
+                answers, without_answers = list(heard.answers.behind[b][g]), list(heard.answers.alone[b][g])
+                tested = _tested(heard.findings[b][g])
+            record = (
+                common
+                | tested
+                | {
+                    "problem_id": problem.problem_id,
+                    "trace": g,
+                    "problem": problem.text,
+                    "reference": problem.answer,
+                    "trace_tokens": tokens,
+                    "reasoning": body,
+                    "sampler_logprobs": [round(float(x), 5) for x in np.asarray(done.logprobs[b, g])[: len(tokens)]],
+                    "well_formed": bool(done.well_formed[b, g]),
+                    "answer_tokens": said if done.answers.ids.shape[-1] else None,
+                    "answers": answers,
+                    "verdicts": [VERDICTS[int(done.verdicts[b, g, k])] for k in asked],
+                    "uplift": float(gained.value[b, g]),
+                    "with_counts": [int(gained.ok[b, g]), int(gained.trials[b, g])],
+                    "without_counts": [int(gained.baseline_ok[b, g]), int(gained.baseline_trials[b, g])],
+                    "without_answers": without_answers,
+                    "likelihood": float(gained.likelihood[b, g]),
+                    "baseline_likelihood": float(gained.baseline_likelihood[b, g]),
+                    "rubric": [float(x) for x in done.rubric[b, g]],
+                    "total": float(done.total[b, g]),
+                    "score": float(done.score[b, g]),
+                    "reward": float(done.reward[b, g]),
+                    "advantage": float(done.advantage[b, g]),
+                    "counted": bool(done.counted[b, g]),
+                }
+            )
             if isinstance(task, Oracle):
                 record["faithful"] = task.faithful(problem, body)
             out.append(record)

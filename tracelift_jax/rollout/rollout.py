@@ -22,10 +22,13 @@ from jax import Array
 from tracelift_jax.rollout.adaptive import ask_further, rates_that_matter
 from tracelift_jax.rollout.advantage import group_advantages
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
+from tracelift_jax.rollout.code_reward import code_reward, count_coefficient, exec_reward
 from tracelift_jax.rollout.execute import Shown, answer_probability, answers, read
 from tracelift_jax.rollout.reward import FAILED, OK, math_reward, success_rate, uplift
+from tracelift_jax.rollout.reward_config import CodeRewardConfig
 from tracelift_jax.rollout.sample import Samples, sample
 from tracelift_jax.rollout.score import grade
+from tracelift_jax.tasks.outcome import Outcome
 from tracelift_jax.text.spans import GOOD, Tokens, splice
 
 
@@ -272,17 +275,22 @@ def judge(
     verdicts: Array,
     gained: Uplift,
     asked: Array | None = None,
+    executed: Array | None = None,
 ) -> Rollout:
     """Rewards and advantages of what was written, from what any executor made of it.
 
     Args:
         said: [B, G, 1 + K, A]. verdicts: int8 [B, G, 1 + K]. gained: as measured, whatever the form of the traces.
-        asked: see `Rollout`.
+        asked: see `Rollout`. executed: float32 [B, G], `exec_reward` of the primary programs, where they are programs.
     """
     config, well_formed = setup.reward, written.well_formed
     verdicts, gained, score = _apply_malformed_rule(setup, well_formed, verdicts, gained, grades.score)
     primary = verdicts[..., 0]
-    reward = math_reward((primary == OK).astype(jnp.float32), score, gained.value, config)
+    if isinstance(config, CodeRewardConfig):
+        assert executed is not None
+        reward = _program_reward(config, well_formed, executed, score, gained)
+    else:
+        reward = math_reward((primary == OK).astype(jnp.float32), score, gained.value, config)
     counted = (primary != FAILED) & jnp.asarray(batch.real)[:, None]
     if config.malformed == "mask":
         counted = counted & well_formed
@@ -315,6 +323,17 @@ def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key:
     written = write(setup, text, weights, batch, planner_key)
     done = execute(setup, text, weights, batch, written, (executor_keys[0], executor_keys[1]))
     return judge(setup, batch, written, grade_traces(setup, weights, batch, written.reason), *done)
+
+
+def _program_reward(
+    config: CodeRewardConfig, well_formed: Array, executed: Array, score: Array, gained: Uplift
+) -> Array:
+    """float32 [B, G]; a malformed trace that fails counts as one behind which no program was written."""
+    if config.malformed == "fail":
+        nothing = exec_reward(jnp.int32(0), jnp.int32(1), jnp.int32(Outcome.NO_PROGRAM.code), config.exec_style)
+        executed = jnp.where(well_formed, executed, nothing)
+    counts = (gained.ok, gained.trials, gained.baseline_ok, gained.baseline_trials)
+    return code_reward(executed, score, count_coefficient(*counts, dict(config.tie_table)), config)
 
 
 def _piece(piece: tuple[int, ...], batch: int) -> Tokens:

@@ -1,11 +1,12 @@
 """Prepared data: tensorflow-datasets datasets of text fields in array_record, written and read without TensorFlow.
 
-A prepared data set of problems has a row for each, with every field of `Problem`.
+A prepared data set of problems has a row for each, with every field of `Problem`; `oracle` is JSON, "" for None.
 """
 
 import contextlib
 import dataclasses
 import io
+import json
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tracelift_jax.errors import UserError
+from tracelift_jax.tasks.oracle import Tests
 from tracelift_jax.tasks.problem import AnswerKind, Problem
 from tracelift_jax.tasks.rows import require
 
@@ -33,7 +35,11 @@ def write_problems(name: str, problems: Mapping[str, Sequence[Problem]], out_dir
         UserError: the data set is already there, or cannot be written.
     """
     rows = {
-        split: [{column: getattr(problem, field) for field, column in _COLUMNS.items()} for problem in of_split]
+        split: [
+            {column: getattr(problem, field) for field, column in _COLUMNS.items()}
+            | {"oracle": json.dumps(problem.oracle.to_json()) if problem.oracle else ""}
+            for problem in of_split
+        ]
         for split, of_split in problems.items()
     }
     return write_prepared(name, tuple(_COLUMNS.values()), rows, out_dir)
@@ -50,11 +56,21 @@ def problem_of(row: Mapping[str, Any], where: str) -> Problem:
     Raises:
         UserError: the row holds something else.
     """
-    for column in ("problem_id", "problem", "answer"):
+    kind = row["answer_kind"]
+    for column in ("problem_id", "problem") if kind == "program" else ("problem_id", "problem", "answer"):
         require(row, column, where)
-    if row["answer_kind"] not in typing.get_args(AnswerKind):
-        raise UserError(f'{where}: "answer_kind" is "{row["answer_kind"]}"; prepare the data set again')
-    return Problem(**{field: row[column] for field, column in _COLUMNS.items() if column in row})
+    if kind not in typing.get_args(AnswerKind):
+        raise UserError(f'{where}: "answer_kind" is "{kind}"; prepare the data set again')
+    oracle = _oracle(row["oracle"], where) if row.get("oracle") else None
+    problem = Problem(**{field: row[column] for field, column in _COLUMNS.items() if column in row})
+    return dataclasses.replace(problem, oracle=oracle)
+
+
+def _oracle(text: str, where: str) -> Tests:
+    try:
+        return Tests.from_json(json.loads(text), where)
+    except ValueError as error:
+        raise UserError(f'{where}: "oracle" is not JSON ({error}); prepare the data set again') from None
 
 
 def write_prepared(

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-AnswerKind = Literal["number", "latex"]
+from tracelift_jax.tasks.oracle import Tests
+
+AnswerKind = Literal["number", "latex", "program"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Problem:
         task_name: "math" or "code", likewise.
         tests: what a reader may know of a program's tests, as text, shown where a prompt says so; "" for none.
         answer_kind: "number"; or "latex": an expression in LaTeX or plain words, as the source has it, which cannot be
-            judged on the device.
+            judged on the device; or "program": `answer` is a program that is right, or "", and tests decide.
+        oracle: those tests; None where there are none to judge by.
     """
 
     problem_id: str
@@ -31,6 +34,7 @@ class Problem:
     task_name: str = "math"
     tests: str = ""
     answer_kind: AnswerKind = "number"
+    oracle: Tests | None = None
 
 
 class Task(Protocol):

@@ -49,7 +49,8 @@ def baseline_key(loaded: Loaded, problems: Sequence[Problem]) -> dict[str, Any]:
     words = hashlib.sha256(bytes(table.data.tobytes()) + bytes(table.length.tobytes())).hexdigest()
     told = hashlib.sha256()
     for problem in problems:
-        for text in (problem.problem_id, problem.text, problem.answer):
+        tests = "" if problem.oracle is None else json.dumps(problem.oracle.to_json())
+        for text in (problem.problem_id, problem.text, problem.answer, *filter(None, [tests])):
             told.update(text.encode("utf-8", "backslashreplace") + b"\0")
     prompts, config = roles.prompts, loaded.executor.shape
     return {

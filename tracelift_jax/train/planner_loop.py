@@ -89,7 +89,7 @@ HEADLINE = {
 
 
 Done = tuple[Rollout, Heard | None]
-"""A rollout, and what an executor on a server said in it."""
+"""A rollout, and what the executor said in it where the host judged that."""
 
 
 class PlannerTraining:
@@ -111,7 +111,7 @@ class PlannerTraining:
         _, self.roll, self.train = make_steps(
             loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts
         )
-        self.elsewhere = loaded.elsewhere(loaded.setup, layouts and layouts.batch) if loaded.served else None
+        self.elsewhere = loaded.elsewhere(loaded.setup, layouts and layouts.batch) if loaded.host_judges else None
         # Sampling and updating draw from separate streams of the seed.
         self.sampling_key: Array = jax.device_put(jax.random.key(config.seed + 2**20), layouts.same)
         self.drawn = 0
@@ -155,7 +155,7 @@ class PlannerTraining:
         return state, metrics, (done, heard)
 
     def rollout(self, state: TrainState, batch: PromptBatch) -> Done:
-        """One rollout, with the executor on the device or on its server."""
+        """One rollout, judged on the device or by the host."""
         loaded = self.loaded
         if self.elsewhere is None:
             frozen, graders = self.frozen, loaded.reward_model

@@ -17,14 +17,17 @@ from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import ModelConfig, Transformer
 from tracelift_jax.parallel.memory import device_bytes, same_buffers
 from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh
+from tracelift_jax.rollout.answerers import Answerer, OnDevice, OnServer
 from tracelift_jax.rollout.batch import Setup, Sizes, Text, encode_problem, make_fixed, make_text, why_unjudged
 from tracelift_jax.rollout.caches import cache_bytes
 from tracelift_jax.rollout.elsewhere import Elsewhere
 from tracelift_jax.rollout.evaluate import Evaluation, Evaluator
-from tracelift_jax.rollout.reward import RewardConfig
+from tracelift_jax.rollout.judging import Judge, ProgramJudge, judge_answers
+from tracelift_jax.rollout.reward_config import CodeRewardConfig, RewardConfig
 from tracelift_jax.rollout.sample import Sampling
 from tracelift_jax.rollout.served import ExecutorServer, Served
 from tracelift_jax.tasks.problem import Problem, Task
+from tracelift_jax.tasks.sandbox import SandboxConfig
 from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import eval_batches
@@ -46,9 +49,11 @@ class Roles:
             `executor`. It gives no likelihood.
         prompts: the words of the roles.
         prompt_tokens, answer_tokens: room for a framed problem and for a canonical answer with its end token; problems
-            that do not fit are left out, as are those whose answer is no number.
+            that do not fit are left out, as are those whose answer is no number, or of programs those without tests.
         traces: G, traces a problem.
-        planner, executor: how they draw. reward: what traces are rewarded for.
+        planner, executor: how they draw.
+        reward: what traces are rewarded for; with a `CodeRewardConfig` answers are programs, and tests judge them.
+        sandbox: where programs run.
         mesh: the devices.
     """
 
@@ -67,6 +72,7 @@ class Roles:
     planner: Sampling = Sampling(max_tokens=48)
     executor: Sampling = Sampling(max_tokens=4, temperature=0.5)
     reward: RewardConfig = RewardConfig()
+    sandbox: SandboxConfig = SandboxConfig()
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
@@ -119,6 +125,7 @@ class Loaded:
         reward_model: (variables, heads) or None. setup: the rollout's static part. text: its tables.
         fingerprints: of the frozen weights, written into every record.
         served: the executor, where it is on a server; then `executor` only lends its numbers of tokens.
+        judge: of answers, where the host judges them.
     """
 
     roles: Roles
@@ -133,6 +140,7 @@ class Loaded:
     text: Text
     fingerprints: dict[str, str]
     served: Served | None = None
+    judge: Judge = judge_answers
 
     def trainable(self, seed: int) -> tuple[Any, Any]:
         """(trainable, frozen) variables of a planner before training.
@@ -164,12 +172,25 @@ class Loaded:
 
     def encode(self):
         """Problem to arrays, for the data pipeline."""
-        return partial(encode_problem, self.pieces, Sizes(self.roles.prompt_tokens, self.roles.answer_tokens))
+        sizes = Sizes(self.roles.prompt_tokens, self.roles.answer_tokens)
+        return partial(encode_problem, self.pieces, sizes, programs=self.programs)
+
+    @property
+    def programs(self) -> bool:
+        """Whether answers are programs, which tests judge."""
+        return isinstance(self.roles.reward, CodeRewardConfig)
+
+    @property
+    def host_judges(self) -> bool:
+        """Whether the host stands between the executor's answers and their rewards."""
+        return self.served is not None or self.programs
 
     def elsewhere(self, setup: Setup, out_shardings: Any = None) -> Elsewhere:
-        """Rollouts of `setup` with the executor on its server."""
-        assert self.served is not None
-        return Elsewhere(setup, self.pieces, self.served, out_shardings)
+        """Rollouts of `setup` where the host judges the answers, of an executor on a server or here."""
+        answerer: Answerer = OnDevice(setup, self.pieces, out_shardings)
+        if self.served is not None:
+            answerer = OnServer(setup, self.pieces, self.served)
+        return Elsewhere(setup, answerer, self.judge, out_shardings)
 
     def problems(self, split: str, most: int | None = None) -> Sequence[Problem]:
         """The task's problems. Says in one line how many of the first `most` (None: all) cannot be judged, and why.
@@ -180,12 +201,13 @@ class Loaded:
         problems = self.roles.task.problems(split)
         # Where they are not all there already, they are made on demand, with numbers; to make them all takes too long.
         counted = problems[:most] if isinstance(problems, tuple) else ()
-        reasons = Counter(filter(None, map(why_unjudged, counted)))
+        reasons = Counter(filter(None, (why_unjudged(problem, self.programs) for problem in counted)))
         if reasons:
             why = " and ".join(f"{count} {reason}" for reason, count in reasons.items())
             left_out = f"{split}: left out {reasons.total()} of {len(counted)} problems, {why}"
             if reasons.total() == len(counted):
-                raise UserError(f"{left_out}; a run needs answers that are numbers")
+                needed = "tests" if self.programs else "answers that are numbers"
+                raise UserError(f"{left_out}; a run needs {needed}")
             console.print(left_out)
         return problems
 
@@ -214,7 +236,7 @@ class Loaded:
             self.roles.prompts,
             config,
             self.mesh,
-            self.elsewhere if self.served else None,
+            self.elsewhere if self.host_judges else None,
             left_out=asked - sum(int(batch.real.sum()) for batch in batches),
         )
 
@@ -225,6 +247,8 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
     Raises:
         UserError: a path, checkpoint or tokenizer cannot be used.
     """
+    # Before any weights: without a sandbox there is no run.
+    judge_texts: Judge = ProgramJudge(roles.sandbox) if isinstance(roles.reward, CodeRewardConfig) else judge_answers
     writers = build.folders(roles.planner_model or roles.base, roles.executor_model or roles.base)
     tokenizer = Tokenizer.load(build.find(roles.tokenizer or roles.base.path), *writers)
     pieces = Pieces(roles.prompts, tokenizer)
@@ -267,5 +291,17 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
         tokenizer.check_vocabulary(shape.vocab_size)
     text = make_text(pieces, max(shape.vocab_size for shape in shapes))
     return Loaded(
-        roles, tokenizer, mesh, pieces, planner, executor, planner_shape, graded, setup, text, fingerprints, served
+        roles,
+        tokenizer,
+        mesh,
+        pieces,
+        planner,
+        executor,
+        planner_shape,
+        graded,
+        setup,
+        text,
+        fingerprints,
+        served,
+        judge_texts,
     )

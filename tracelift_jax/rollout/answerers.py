@@ -1,0 +1,215 @@
+"""Executors whose answers the host reads: on a server, or on the device."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from tracelift_jax.remote.client import Traffic
+from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
+from tracelift_jax.rollout.rollout import Written, execute
+from tracelift_jax.rollout.served import Question, Served, Texts, draw_seed, question
+from tracelift_jax.tasks.problem import Problem
+from tracelift_jax.text.prompts import Pieces
+from tracelift_jax.text.spans import Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What the host knows of a batch: bool [B], and the baseline's counts int32 [B], 0 trials where there are none."""
+
+    real: np.ndarray
+    ok: np.ndarray
+    trials: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What an executor said in one rollout.
+
+    Attributes:
+        behind: [B][G] of 1 + K texts each; None where none came, and of rows that only fill.
+        alone: [B][G] of the texts asked for without reasoning; with a cached baseline those of a problem are the same
+            for all its traces, and none where its counts were known.
+        tokens: [B, G, 1 + K, A] behind `behind`. alone_tokens: [B, n, A] or [B, G, K, A] behind `alone`. A is 0 in both
+            where a server answered.
+        asked: how many answers were asked for. failed: how many of them did not come.
+        traffic: what it took, where a server answered. seconds: from the first request to the last answer.
+    """
+
+    behind: Sequence[Sequence[Texts]]
+    alone: Sequence[Sequence[Texts]]
+    tokens: Tokens
+    alone_tokens: Tokens
+    asked: int
+    failed: int
+    traffic: Traffic | None
+    seconds: float
+
+    def metrics(self) -> dict[str, float]:
+        """`executor/<name>`: seconds; of a server also answers, their failed share, requests, retries and tokens."""
+        seconds = {"executor/seconds": self.seconds}
+        if self.traffic is None:
+            return seconds
+        return seconds | {
+            "executor/answers": float(self.asked),
+            "executor/failed": self.failed / max(self.asked, 1),
+            "executor/requests": float(self.traffic.requests),
+            "executor/retries": float(self.traffic.retries),
+            "executor/prompt_tokens": float(self.traffic.prompt_tokens),
+            "executor/completion_tokens": float(self.traffic.completion_tokens),
+        }
+
+
+class Answerer(Protocol):
+    """An executor that is asked behind every trace of a batch, and without reasoning what is not known."""
+
+    def ask(
+        self,
+        text: Text,
+        weights: Weights,
+        batch: PromptBatch,
+        written: Written,
+        problems: Sequence[Problem],
+        known: Known,
+        key: Array,
+    ) -> Callable[[], Answers]:
+        """Begins to ask where that can be done without waiting; what is returned waits for the answers.
+
+        Args:
+            problems: those of the batch, in order; a row that only fills repeats one.
+
+        Raises:
+            UserError: by what is returned: a server refuses what it is asked, or too many answers did not come.
+        """
+        ...
+
+
+class OnServer:
+    """Asks a server; nothing about rows that only fill."""
+
+    def __init__(self, setup: Setup, pieces: Pieces, served: Served):
+        """Sends nothing yet."""
+        self._setup, self._pieces, self._served = setup, pieces, served
+
+    def ask(
+        self,
+        text: Text,
+        weights: Weights,
+        batch: PromptBatch,
+        written: Written,
+        problems: Sequence[Problem],
+        known: Known,
+        key: Array,
+    ) -> Callable[[], Answers]:
+        """See `Answerer`."""
+        del text, weights, batch
+        seed = int(jax.random.bits(key, dtype=jnp.uint32)) >> 1
+        return lambda: self._ask(jax.device_get(written.reason), problems, known, seed)
+
+    def _ask(self, reason: Tokens, problems: Sequence[Problem], known: Known, seed: int) -> Answers:
+        config, decode = self._setup.reward, self._pieces.tokenizer.decode
+        sampled, traces = config.uplift == "sampled", reason.ids.shape[1]
+        numbers = itertools.count()
+        asked: list[Question] = []
+
+        def ask(problem: Problem, reasoning: str | None, samples: int) -> int:
+            asked.append(
+                question(self._served.server, self._pieces, problem, reasoning, samples, draw_seed(seed, next(numbers)))
+            )
+            return len(asked) - 1
+
+        behind: list[list[int]] = []
+        alone: list[list[int]] = []
+        for b, problem in enumerate(problems):
+            real = known.real[b]
+            written = [decode(reason.ids[b, g][reason.valid[b, g]]) for g in range(traces)] if real else []
+            behind.append([ask(problem, words, 1 + config.repeats * sampled) for words in written])
+            if not sampled or not real:
+                alone.append([])
+            elif config.baseline == "resample":
+                alone.append([ask(problem, None, config.repeats) for _ in written])
+            else:
+                alone.append([] if known.trials[b] else [ask(problem, None, config.baseline_samples)] * traces)
+        before, began = dataclasses.replace(self._served.traffic), time.perf_counter()
+        told = self._served.ask(asked, self._setup.executor_sampling)
+        seconds = time.perf_counter() - began
+        spent = {
+            field.name: getattr(self._served.traffic, field.name) - getattr(before, field.name)
+            for field in dataclasses.fields(Traffic)
+        }
+        nothing: Texts = (None,) * (1 + config.repeats * sampled)
+        return Answers(
+            [[told[place] for place in places] or [nothing] * traces for places in behind],
+            [[told[place] for place in places] or [()] * traces for places in alone],
+            tokens=_no_tokens(len(problems), traces, len(nothing)),
+            alone_tokens=_no_tokens(len(problems), traces, 0),
+            asked=sum(map(len, told)),
+            failed=sum(text is None for texts in told for text in texts),
+            traffic=Traffic(**spent),
+            seconds=seconds,
+        )
+
+
+class OnDevice:
+    """Asks the executor on the mesh, as `rollout.rollout` does."""
+
+    def __init__(self, setup: Setup, pieces: Pieces, out_shardings: Any = None):
+        """`out_shardings`: of what has a batch axis, where there are several devices."""
+        self._setup, self._pieces = setup, pieces
+        where = {} if out_shardings is None else {"out_shardings": out_shardings}
+        self._execute = jax.jit(partial(self._executed, setup), **where)
+
+    @staticmethod
+    def _executed(setup, text, weights, batch, written, keys) -> tuple[Tokens, Tokens]:
+        said, _, gained, _ = execute(setup, text, weights, batch, written, keys)
+        return said, gained.baseline_answers
+
+    def ask(
+        self,
+        text: Text,
+        weights: Weights,
+        batch: PromptBatch,
+        written: Written,
+        problems: Sequence[Problem],
+        known: Known,
+        key: Array,
+    ) -> Callable[[], Answers]:
+        """See `Answerer`."""
+        del problems
+        began = time.perf_counter()
+        keys = jax.random.split(key)
+        doing = self._execute(text, weights, batch, written, (keys[0], keys[1]))
+        return lambda: self._read(jax.device_get(doing), known, began)
+
+    def _read(self, done: tuple[Tokens, Tokens], known: Known, began: float) -> Answers:
+        said, alone = done
+        sampled, traces = self._setup.reward.uplift == "sampled", said.ids.shape[1]
+
+        def texts(tokens: Tokens, *place: int) -> Texts:
+            ids, valid = tokens.ids[place], tokens.valid[place]
+            return tuple(self._pieces.tokenizer.decode(one[kept]) for one, kept in zip(ids, valid, strict=True))
+
+        def without(b: int) -> list[Texts]:
+            if not sampled or not known.real[b]:
+                return [()] * traces
+            if alone.ids.ndim == 4:
+                return [texts(alone, b, g) for g in range(traces)]
+            return [() if known.trials[b] else texts(alone, b)] * traces
+
+        nothing: Texts = (None,) * said.ids.shape[2]
+        behind = [[texts(said, b, g) if real else nothing for g in range(traces)] for b, real in enumerate(known.real)]
+        seconds = time.perf_counter() - began
+        asked = sum(len(each) for row in behind for each in row)
+        return Answers(behind, [without(b) for b in range(len(behind))], said, alone, asked, 0, None, seconds)
+
+
+def _no_tokens(*shape: int) -> Tokens:
+    return Tokens(jnp.zeros((*shape, 0), jnp.int32), jnp.zeros((*shape, 0), bool))
