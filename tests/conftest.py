@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import jaxlib.version
 import pytest
 from tinies import TINY, Tiny, make_tiny
 
@@ -15,7 +16,11 @@ from tracelift_jax.text.tokenizer import Tokenizer
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for subprocesses too; the device count stays as it is
+if jaxlib.version.__version_info__ < (0, 11):  # elsewhere the flag may be gone, and XLA ends on one it does not know
+    # Most of the suite's time is compiling, and XLA's older code for fused loops takes half of it.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update("jax_disable_most_optimizations", True)  # half again; nobody notices slow code at this size
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

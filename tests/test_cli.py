@@ -6,16 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import command, quick_compiles, run, start, write_gin, write_models
+from tiny import command, run, start, write_gin, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.train.run import RunDir
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import metrics, quick_compiles, run, write_models
+from tiny import metrics, run, write_models
 
 from tracelift_jax import gin_config
 from tracelift_jax.config import (
@@ -203,12 +203,6 @@ def test_the_command_of_the_guards_header(monkeypatch):
 # ------------------------------------------------------------------------------------------------------- end to end
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
-
-
 def write_problems(source: Path, folder: Path) -> None:
     """The shortest problems of GSM8K whose answers the tiny base writes now and then."""
     lines = sorted(source.read_text().splitlines(), key=len)
@@ -218,7 +212,7 @@ def write_problems(source: Path, folder: Path) -> None:
 
 
 # The files of the two sizes differ in their paths alone, as the tests above know.
-@pytest.fixture(scope="module", params=["0.5b", pytest.param("7b", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param(size, marks=pytest.mark.slow) for size in ("0.5b", "7b")])
 def trained(request, shared_data, tmp_path_factory) -> tuple[str, Path]:
     """A size, and a folder in which its three files ran one after the other on tiny random weights."""
     size, folder = request.param, write_models(tmp_path_factory.mktemp("runs"))

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +97,6 @@ def _set_shares(params: Any, tokenizer: Tokenizer) -> None:
     share[tokenizer.eos_id] = END_SHARE
     params["head"][1:] *= 0.35
     params["head"][0] = np.log(share) / 3.3
-
-
-@contextlib.contextmanager
-def quick_compiles() -> Iterator[None]:
-    """Compiles in half the time, to code that is slower, which nobody notices at this size."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def write_models(folder: Path) -> Path:
@@ -243,8 +231,8 @@ def run(*arguments: str | Path) -> None:
     assert outcome.code == 0, outcome.errors
 
 
-def subprocess_environment(**more: str) -> dict[str, str]:
-    """The environment of a CPU process that compiles quickly, with the tests' cache of compiled functions."""
+def subprocess_environment(devices: int = 1, **more: str) -> dict[str, str]:
+    """The environment of a process with virtual CPU devices that compiles quickly, and shares the tests' cache."""
     plain = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "JAX_PLATFORMS": "cpu",
@@ -252,6 +240,10 @@ def subprocess_environment(**more: str) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
+    if devices > 1:
+        plain["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+        # Threads for the collectives to wait in; with one a core they wait for each other for ever.
+        plain |= {"NPROC": "64", "PJRT_NPROC": "64"}
     return os.environ | plain | more
 
 

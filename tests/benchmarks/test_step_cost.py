@@ -92,6 +92,7 @@ def test_reading_by_hand():
     assert counted.loops == ("3",)
 
 
+@pytest.mark.slow
 def test_updates_by_hand():
     # 40 traces of 100: 2 chunks of 64. Forward; once more for remat, without the last product of each layer, whose
     # result the backward pass does not need; and backward to activations only: the base is frozen. Attention's two

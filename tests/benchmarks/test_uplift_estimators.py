@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from tiny import quick_compiles, write_gin, write_models
+from tiny import write_gin, write_models
 
 from benchmarks.uplift_estimators import ESTIMATORS, LIKELIHOOD, Comparison, Sizes, compare, main, root_mean
 from tracelift_jax import config, gin_config
@@ -34,8 +34,7 @@ def check(found: Comparison) -> None:
 
 
 def test_the_likelihood_on_the_dial_world():
-    with quick_compiles():
-        found = dial(Sizes(8, batch=8, temperatures=(1.0,), draws=256, repetitions=6, rounds=1), LIKELIHOOD, SAMPLED)
+    found = dial(Sizes(8, batch=8, temperatures=(1.0,), draws=256, repetitions=6, rounds=1), LIKELIHOOD, SAMPLED)
     check(found)
     assert found.truth.value.shape == (8, 1, 8)
     assert found.truth.canonical.mean() > 0.9
@@ -56,11 +55,11 @@ def test_the_likelihood_on_the_dial_world_at_full_size():
 # ---------------------------------------------------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_tables(tmp_path, capsys):
     gin = write_gin(write_models(tmp_path))
     small = ["--problems=5", "--batch=4", "--draws=8", "--repetitions=2", "--rounds=1", "--temperatures=1,2"]
-    with quick_compiles():
-        main([f"--gin_file={gin}", *small, f"--out={tmp_path / 'table.md'}"])
+    main([f"--gin_file={gin}", *small, f"--out={tmp_path / 'table.md'}"])
     text = (tmp_path / "table.md").read_text()
     assert capsys.readouterr().out == text
     preface, table, paired = (part.splitlines() for part in text.split("\n\n"))

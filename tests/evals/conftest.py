@@ -4,15 +4,9 @@ from pathlib import Path
 
 import pytest
 from scripted import Scripted, config, start, with_executors
-from tiny import quick_compiles, write_models
+from tiny import write_models
 
 from tracelift_jax.evals.work import Work
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,9 @@
 import json
 
 import pytest
-from tiny import command, metrics, quick_compiles, run, write_gin, write_models
+from tiny import command, metrics, run, write_gin, write_models
 
 SMALL = ("--gin.DialTask.train_size=12", "--samples=5", "--batch_size=4")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ def test_training_over_http(gin, tmp_path):
     assert all(row["executor/failed"] == 0.0 for row in metrics(tmp_path / "whole") if "executor/failed" in row)
 
 
+@pytest.mark.slow
 def test_what_fails_is_in_no_reward_and_an_outage_ends_the_run_and_loses_nothing(gin, tmp_path):
     patient = ("--gin.ExecutorServer.retries=0", "--gin.ExecutorServer.most_failed=0.9")
     with service(answer=follow) as server:

@@ -193,7 +193,9 @@ def test_logits_are_those_of_the_floats_it_stands_for(tiny_of, tiny_lora, unroll
     np.testing.assert_allclose(got, logits(tiny.model, exact), atol=1e-5)
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+@pytest.mark.parametrize(
+    "remat", [pytest.param("none", marks=pytest.mark.slow), "dots", pytest.param("full", marks=pytest.mark.slow)]
+)
 def test_adapter_gradients_are_those_of_the_floats_it_stands_for(tiny_of, tiny_lora, remat):
     tiny = tiny_of(lora=tiny_lora.config.lora, scan_unroll=1, remat=remat)
     quantized = quantize_params(tiny.params, tiny.config)
@@ -369,11 +371,7 @@ def test_scales_are_split_as_their_channels_are():
     done = subprocess.run(
         [sys.executable, __file__],
         cwd=ROOT,
-        env=subprocess_environment(
-            XLA_FLAGS="--xla_force_host_platform_device_count=8",
-            NPROC="64",  # threads for the collectives to wait in
-            PJRT_NPROC="64",
-        ),
+        env=subprocess_environment(devices=8),
         capture_output=True,
         text=True,
         timeout=300,

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from tinies import TINY, make_tiny
-from tiny import ROOT, command, make_train, quick_compiles, subprocess_environment, write_gin, write_models
+from tiny import ROOT, command, make_train, subprocess_environment, write_gin, write_models
 
 from tracelift_jax.config import Evaluation, GrpoConfig, MeshConfig, OptimizerConfig, RewardConfig
 from tracelift_jax.errors import UserError
@@ -100,12 +100,6 @@ def main(folder: Path, layout: str) -> None:
     print("RESULT" + json.dumps(played | {"refusals": [[outcome.code, outcome.errors] for outcome in refusals]}))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = write_models(tmp_path_factory.mktemp("models"))
@@ -121,13 +115,9 @@ def one(folder) -> dict[str, Any]:
     return play(folder, MeshConfig())
 
 
-@pytest.fixture(scope="module", params=["data", "fsdp"])
+@pytest.fixture(scope="module", params=[pytest.param("data", marks=pytest.mark.slow), "fsdp"])
 def eight(request, folder) -> dict[str, Any]:
-    environment = subprocess_environment(
-        XLA_FLAGS="--xla_force_host_platform_device_count=8",
-        NPROC="64",  # threads for the collectives to wait in; with one a core they wait for each other for ever
-        PJRT_NPROC="64",
-    )
+    environment = subprocess_environment(devices=8)
     done = subprocess.run(
         [sys.executable, __file__, str(folder), request.param],
         cwd=ROOT,

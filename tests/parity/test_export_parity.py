@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 from golden import ours
-from tiny import quick_compiles, run, write_gin, write_models
+from tiny import run, write_gin, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.train.planner_loop import trained_planner
@@ -25,14 +25,13 @@ def planner(request, tmp_path_factory):
     if request.param == "full":
         lines = [line for line in gin.read_text().splitlines() if not line.startswith("config.LoraConfig.")]
         gin.write_text("\n".join(lines).replace("@config.LoraConfig()", "None"))
-    with quick_compiles():
-        run("train", f"--gin_file={gin}", f"--run_dir={folder / 'run'}", "--gin.STEPS=2", "--gin.Evaluation.problems=1")
-        experiment = gin_config.load(config.Train, [str(folder / "run" / "config.gin")]).value
-        loaded = load_roles(experiment.roles)
-        step, weights = trained_planner(experiment, loaded, str(folder / "run"))
-        assert step == 2
-        after = ours.logits(loaded.planner_shape, weights.planner, IDS)
-        before = ours.logits(loaded.executor.shape, weights.executor, IDS)
+    run("train", f"--gin_file={gin}", f"--run_dir={folder / 'run'}", "--gin.STEPS=2", "--gin.Evaluation.problems=1")
+    experiment = gin_config.load(config.Train, [str(folder / "run" / "config.gin")]).value
+    loaded = load_roles(experiment.roles)
+    step, weights = trained_planner(experiment, loaded, str(folder / "run"))
+    assert step == 2
+    after = ours.logits(loaded.planner_shape, weights.planner, IDS)
+    before = ours.logits(loaded.executor.shape, weights.executor, IDS)
     assert max(np.abs(a - b).max() for a, b in zip(after, before, strict=True)) > 100 * ours.FLOAT32
     return folder, request.param, after
 

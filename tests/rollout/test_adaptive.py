@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from tiny import first_batch, make_roles, quick_compiles, write_models
+from tiny import first_batch, make_roles, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.config import RewardConfig
@@ -106,12 +106,6 @@ def test_wrong_values_are_refused(values, message):
 # ------------------------------------------------------------------------------------------------------------ rollouts
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_models(tmp_path_factory.mktemp("models"))
@@ -148,6 +142,9 @@ def play(folder):
     return played
 
 
+RULES = ["execute", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("fail", "mask"))]
+
+
 def right(answer: str, reference: str) -> bool:
     found = re.findall(r"(?<![\w.)\]}])-\d+|\d+", answer)
     return bool(found) and Fraction(found[-1]) == Fraction(reference)
@@ -167,7 +164,7 @@ def expected_choice(groups, rule, real) -> list[int]:
     return sorted(b for b in best if totals[b] > 0)
 
 
-@pytest.mark.parametrize("rule", ["fail", "mask", "execute"])
+@pytest.mark.parametrize("rule", RULES)
 def test_the_undecided_groups_get_more_and_the_others_nothing_new(play, rule):
     (_, before), (done, after) = play(rule, 0), play(rule)
     chosen = expected_choice(before, rule, [True] * 4)
@@ -185,7 +182,7 @@ def test_the_undecided_groups_get_more_and_the_others_nothing_new(play, rule):
             assert {name: new[name] for name in kept} == {name: old[name] for name in kept}
 
 
-@pytest.mark.parametrize("rule", ["fail", "mask", "execute"])
+@pytest.mark.parametrize("rule", RULES)
 def test_counts_follow_from_what_is_recorded(play, rule):
     _, groups = play(rule)
     for row in chain(*groups):
@@ -200,7 +197,7 @@ def test_counts_follow_from_what_is_recorded(play, rule):
 
 
 def test_the_tiny_roles_show_every_case(play):
-    done, groups = play("fail")
+    done, groups = play("execute")
     rows = list(chain(*groups))
     more = [answer for row in rows for answer in row["answers"][1 + K :]]
     assert len(set(more)) > 5
@@ -208,7 +205,7 @@ def test_the_tiny_roles_show_every_case(play):
     malformed = [len(row["answers"]) for row in rows if not row["well_formed"]]
     assert {1 + K, 1 + K + E} == set(malformed)
     assert done.verdicts.shape == done.asked.shape == (4, 4, 1 + K + E)
-    assert play("fail", 0)[0].asked is None
+    assert play("execute", 0)[0].asked is None
 
 
 def test_rows_that_only_fill_a_batch_get_nothing(play):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TOKENIZER, make_roles, quick_compiles, write_models
+from tiny import TOKENIZER, make_roles, write_models
 
 from tracelift_jax.config import Chat, Frame, Model, Prompts, RewardConfig, Roles, Sampling, Shape
 from tracelift_jax.rollout.batch import Sizes, Weights, encode_problem, make_fixed
@@ -90,8 +90,7 @@ def loaded(shared_data):
         executor=Sampling(max_tokens=3, temperature=0.5),
         reward=RewardConfig(kind="uplift_only", malformed="execute"),
     )
-    with quick_compiles():
-        return load_roles(roles)
+    return load_roles(roles)
 
 
 def test_a_rollout_of_a_hostile_problem(loaded):
@@ -101,8 +100,7 @@ def test_a_rollout_of_a_hostile_problem(loaded):
     tame = dataclasses.replace(PROBLEM, text="What is 2 + 3?")
     rows = [loaded.encode()(row, problem) for row, problem in enumerate((PROBLEM, tame))]
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-    with quick_compiles():
-        done = jax.device_get(jax.jit(partial(rollout, loaded.setup))(loaded.text, weights, batch, jax.random.key(0)))
+    done = jax.device_get(jax.jit(partial(rollout, loaded.setup))(loaded.text, weights, batch, jax.random.key(0)))
     for leaf in jax.tree.leaves(done):
         assert np.isfinite(leaf).all()
     assert (done.uplift.likelihood > 0).all()

@@ -64,6 +64,7 @@ def test_gsm8k_in_other_styles(style, gsm8k):
     assert result["table"]["ok"] == {"ok": 1319, "wrong": 0}, result["disagreements"][:3]
 
 
+@pytest.mark.slow
 def test_gsm8k_where_the_steps_alone_must_tell(gsm8k):
     result = tally_of_gsm8k(gsm8k, lambda steps, number: steps.strip())
     assert result["agree"] >= 0.999 * 8792

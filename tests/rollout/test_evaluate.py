@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tiny import TASK, make_roles, quick_compiles, write_models
+from tiny import TASK, make_roles, write_models
 
 from tracelift_jax.rollout.batch import Weights
 from tracelift_jax.rollout.evaluate import Evaluation, wilson
@@ -23,14 +23,13 @@ def folder(tmp_path_factory):
 
 def test_problems_that_do_not_fit_are_reported_and_rates_are_of_the_rest(folder):
     asked = 12
-    with quick_compiles():
-        roomy = load_roles(make_roles(folder))
-        lengths = [len(roomy.pieces.problem("planner", p)) for p in TASK.problems("test")[:asked]]
-        room = sorted(lengths)[len(lengths) // 2]
-        loaded = load_roles(make_roles(folder, prompt_tokens=room))
-        trainable, frozen = loaded.trainable(0)
-        evaluate = loaded.evaluator(Evaluation(problems=asked, batch_size=4))
-        found = evaluate(Weights({**frozen["planner"], **trainable}, frozen["executor"], loaded.reward_model))
+    roomy = load_roles(make_roles(folder))
+    lengths = [len(roomy.pieces.problem("planner", p)) for p in TASK.problems("test")[:asked]]
+    room = sorted(lengths)[len(lengths) // 2]
+    loaded = load_roles(make_roles(folder, prompt_tokens=room))
+    trainable, frozen = loaded.trainable(0)
+    evaluate = loaded.evaluator(Evaluation(problems=asked, batch_size=4))
+    found = evaluate(Weights({**frozen["planner"], **trainable}, frozen["executor"], loaded.reward_model))
     fits = sum(length <= room for length in lengths)
     assert fits < len(lengths)
     for mode in ("sampled", "greedy"):

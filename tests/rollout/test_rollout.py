@@ -9,7 +9,7 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
-from tiny import first_batch, make_roles, quick_compiles, write_models
+from tiny import first_batch, make_roles, write_models
 
 from tracelift_jax.config import RewardConfig
 from tracelift_jax.rollout.batch import Weights
@@ -26,12 +26,6 @@ CONFIGS = {
     "rm_only": RewardConfig(kind="rm_only", uplift="none", malformed="fail"),
     "exec_only": RewardConfig(kind="exec_only", uplift="none", malformed="mask"),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from tiny import first_batch, make_roles, quick_compiles, write_models
+from tiny import first_batch, make_roles, write_models
 
 from tracelift_jax.config import RewardConfig
 from tracelift_jax.rollout.given import answer_given
@@ -116,12 +116,6 @@ def test_canonical_is_token_by_token():
         [[False]],
         [[True]],
     ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,10 @@
 
 import pytest
 from serve_files import SHIPPED, Expected, graded_by_rollout
-from tiny import quick_compiles
 
 from tracelift_jax import gin_config
 from tracelift_jax.config import DialGroups, DialTask, Scorer
 from tracelift_jax.serve.scorer import Item, LoadedScorer, load_scorer
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="session")

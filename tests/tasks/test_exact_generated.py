@@ -146,7 +146,7 @@ def test_a_hundred_kilobytes_of_anything_take_linear_time(before):
     texts += ["".join(rng.choices(pool, k=SIZE // 3)) for pool in (PIECES, PIECES[:9], PIECES[10:])]
     texts += [before + "1" + blank * SIZE + "= 2" for blank in " \t"]
     for text in texts:
-        if seconds(text) > 0.25:
+        if seconds(text) > 1:
             whole, part = (min(seconds(text[: len(text) // by]) for _ in range(3)) for by in (1, 16))
             assert whole < 48 * part, f"{whole:.1f} s for {text[:20]!r}..., {part:.2f} s for a sixteenth"
 

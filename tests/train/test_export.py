@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, assert_same, command, quick_compiles, run, write_gin, write_models
+from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, assert_same, command, run, write_gin, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.models import hf, peft
@@ -14,12 +14,6 @@ from tracelift_jax.train.planner_loop import planner_weights, trained_planner
 from tracelift_jax.train.roles import load_roles
 
 IDS = np.arange(3, 19, dtype=np.int32)[None]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from tiny import command, metrics, quick_compiles, run, write_gin, write_models
+from tiny import command, metrics, run, write_gin, write_models
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.train.guard import GRADIENT, Guard, Watch
@@ -66,12 +66,6 @@ def test_wrong_guards_are_refused():
         Guard("policy/kl_base", most=1.0, patience=0)
     with pytest.raises(UserError, match="no metric \"policy/kl_bse\"; did you mean 'policy/kl_base'"):
         Watch([Guard("policy/kl_bse", most=1.0)]).look(1, FINE)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

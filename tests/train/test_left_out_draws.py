@@ -4,16 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import GIN_DIAL, command, metrics, quick_compiles, run, write_gin, write_models
+from tiny import GIN_DIAL, command, metrics, run, write_gin, write_models
 
 SHORT = "The dial shows {}. What does it show now?"
 LONG = SHORT + " Ann turns it up 5." * 20
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +45,7 @@ def test_they_are_counted_as_they_come_up_and_said_at_the_end(gin, tmp_path, cap
     assert line in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_nothing_is_said_where_all_fit(gin, tmp_path, capsys):
     short = tmp_path / "short.jsonl"
     short.write_text("".join((gin.parent / "rows.jsonl").read_text().splitlines(keepends=True)[::2]))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import TASK, metrics, quick_compiles, run, write_models
+from tiny import TASK, metrics, run, write_models
 
 from tracelift_jax import gin_config
 from tracelift_jax.config import LoraConfig, Scorer, TrainRm
@@ -122,8 +122,7 @@ def trained(tmp_path_factory) -> Path:
         (folder / f"{split}.jsonl").write_text("".join(lines))
     paths = [f"BASE={folder / 'base'}", f"TRAIN={folder / 'train.jsonl'}", f"TEST={folder / 'test.jsonl'}"]
     flags = [f"--gin.{flag}" for flag in (*paths, "BATCH=4", "ACCUMULATE=2")]
-    with quick_compiles():
-        run("train-rm", f"--gin_file={FILE}", *flags, f"--run_dir={folder / 'run'}")
+    run("train-rm", f"--gin_file={FILE}", *flags, f"--run_dir={folder / 'run'}")
     return folder
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import assert_same, first_batch, make_roles, quick_compiles, write_models
+from tiny import assert_same, first_batch, make_roles, write_models
 
 from tracelift_jax.config import GrpoConfig, LoraConfig, OptimizerConfig, RewardConfig, Sampling
 from tracelift_jax.models.fingerprint import fingerprint
@@ -51,12 +51,6 @@ class Run:
     def fresh_state(self):
         state = init_state(jax.tree.map(jnp.copy, self.trainable), self.optimizer, 0)
         return place_state(state, self.loaded.mesh)[0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

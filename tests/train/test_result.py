@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, GIN_SHAPE, assert_same, command, metrics, quick_compiles, run
+from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, GIN_SHAPE, assert_same, command, metrics, run
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.models import hf
@@ -58,12 +58,6 @@ config.OptimizerConfig.learning_rate = 1e-1
 config.Sft.schedule = @config.Schedule()
 """
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 def trained(folder: Path, name: str, text: str, *more: str) -> SimpleNamespace:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from tiny import assert_same, command, metrics, quick_compiles, run, start, write_gin, write_models
+from tiny import assert_same, command, metrics, run, start, write_gin, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.train.checkpoint import Checkpoints
@@ -16,12 +16,6 @@ from tracelift_jax.train.planner_loop import PlannerTraining
 from tracelift_jax.train.roles import load_roles
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +92,7 @@ def test_a_steady_run_compiles_nothing(straight):
     assert [step for step in compiled if step >= 2] == []
 
 
+@pytest.mark.slow
 def test_stopped_and_continued_is_the_same(gin, straight, tmp_path):
     run_dir = tmp_path / "run"
     train(gin, run_dir, "--stop_after=3")
@@ -106,6 +101,7 @@ def test_stopped_and_continued_is_the_same(gin, straight, tmp_path):
     assert_same_run(gin, run_dir, straight[0])
 
 
+@pytest.mark.slow
 def test_what_was_done_behind_the_last_checkpoint_is_done_again(gin, straight, tmp_path):
     # As a crash after step 5, whose last checkpoint was of step 4: half a line, a record too many.
     run_dir = Path(shutil.copytree(straight[0], tmp_path / "run"))

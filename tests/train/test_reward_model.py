@@ -20,7 +20,6 @@ from tiny import (
     assert_same,
     command,
     metrics,
-    quick_compiles,
     run,
 )
 
@@ -43,12 +42,6 @@ STEPS = 4
 MODEL = GIN_SHAPE + GIN_DIAL + "config.Schedule.steps = %STEPS\nconfig.Schedule.checkpoint_every = 100\n"
 HEADER = f"{GIN_HEADER}STEPS = {STEPS}\n"
 LORA = "config.LoraConfig.rank = 2\nconfig.LoraConfig.dropout = 0.1\n"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +154,7 @@ def graded(shape, params, heads, batch, **more):
     return jax.device_get(jax.jit(partial(grade, Transformer(shape)))(variables, heads, batch.problem, batch.traces))
 
 
-@pytest.mark.parametrize("which", ["rm", "rm_lora"])
+@pytest.mark.parametrize("which", [pytest.param("rm", marks=pytest.mark.slow), "rm_lora"])
 def test_what_is_written_grades_as_what_was_trained(which, request, pieces):
     rm = request.getfixturevalue(which)
     shape = hf.read_config(rm.run_dir / "model")

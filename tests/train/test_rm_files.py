@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import GIN_HEADER, GIN_RM, GIN_SHAPE, TOKENIZER, assert_same, metrics, quick_compiles, run
+from tiny import GIN_HEADER, GIN_RM, GIN_SHAPE, TOKENIZER, assert_same, metrics, run
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.errors import UserError
@@ -48,12 +48,6 @@ config.Schedule.steps = 6
 config.Schedule.checkpoint_every = 100
 """
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

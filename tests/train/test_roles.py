@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tiny import assert_same, first_batch, make_roles, model, quick_compiles, write_models
+from tiny import assert_same, first_batch, make_roles, model, write_models
 
 from tracelift_jax.config import Adapter, LoraConfig, Model, RewardConfig
 from tracelift_jax.errors import UserError
@@ -20,12 +20,6 @@ from tracelift_jax.train.roles import load_roles
 from tracelift_jax.train.update import OptimizerConfig, init_state, make_optimizer
 
 LORA = LoraConfig(rank=2, alpha=4.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from chat_service import FINE, Act, Asked, ChatService, service
 from served import flags, noisy, reasoning_in
-from tiny import assert_same, command, make_train, metrics, quick_compiles, run, start, write_gin, write_models
+from tiny import assert_same, command, make_train, metrics, run, start, write_gin, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.config import ExecutorServer, RewardConfig
@@ -28,12 +28,6 @@ MORE = ("--gin.STEPS=5", "--gin.Schedule.evaluate_every=3", "--gin.Schedule.chec
 """Held-out problems after steps 0, 3 and 5, and checkpoints after 3 and 5."""
 EVALUATION = 2 * 3 * 2
 """Requests of one: greedy and sampled, three problems, with reasoning and without."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +332,7 @@ def wait_for(process, what: Callable[[], bool]) -> None:
     assert what(), "it did not come to that"
 
 
+@pytest.mark.slow
 def test_signals_while_a_slow_server_is_waited_for(gin, server, straight, tmp_path):
     """The first stops behind the step, with a checkpoint; a second leaves at once, and leaves the server alone."""
     run_dir = tmp_path / "run"

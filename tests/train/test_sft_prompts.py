@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from chat_tokenizers import write_qwen3
-from tiny import TASK, quick_compiles
+from tiny import TASK
 
 from tracelift_jax.config import Chat, Frame, Prompts, Sft
 from tracelift_jax.text.prompts import Pieces
@@ -58,10 +58,9 @@ def test_each_role_learns_in_its_own_words(tokenizer, read, prompts):
         reasoned += logprobs([*p.problem("planner", problem), *p.open, *trace])[-len(trace) :].tolist()
         reasoned += logprobs([*shown, *p.open, *trace, *p.ask, *answer])[-len(answer) :].tolist()
         direct += logprobs([*shown, *p.ask_directly, *answer])[-len(answer) :].tolist()
-    with quick_compiles():
-        [(batch, _, _)] = eval_batches(problems, partial(sft.encode, p, config), len(problems))
-        loss = jax.jit(partial(sft.sft_loss, tiny.model))
-        (total, weight), parts = loss({"params": tiny.params}, {}, batch, jax.random.key(0))
+    [(batch, _, _)] = eval_batches(problems, partial(sft.encode, p, config), len(problems))
+    loss = jax.jit(partial(sft.sft_loss, tiny.model))
+    (total, weight), parts = loss({"params": tiny.params}, {}, batch, jax.random.key(0))
     np.testing.assert_allclose(parts["loss/reasoned"], (-sum(reasoned), len(reasoned)), rtol=1e-5)
     np.testing.assert_allclose(parts["loss/direct"], (-0.3 * sum(direct), 0.3 * len(direct)), rtol=1e-5)
     np.testing.assert_allclose(total, -sum(reasoned) - 0.3 * sum(direct), rtol=1e-5)

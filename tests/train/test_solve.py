@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import ROOT, TASK, command, quick_compiles, run, subprocess_environment, write_gin, write_models
+from tiny import ROOT, TASK, command, run, subprocess_environment, write_gin, write_models
 
 from tracelift_jax import config, gin_config
 from tracelift_jax.groups.schema import MATH_DIMENSIONS
@@ -33,12 +33,6 @@ from tracelift_jax.train.solve import number_text
 
 SHIPPED = ROOT / "experiments" / "dial" / "tracelift.gin"
 SAMPLES = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib import image
-from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, GIN_SHAPE, TOKENIZER, command, metrics, quick_compiles, run
+from tiny import GIN_DIAL, GIN_HEADER, GIN_RM, GIN_SHAPE, TOKENIZER, command, metrics, run
 
 from benchmarks import trust as benchmark
 from tracelift_jax import config, gin_config
@@ -59,12 +59,6 @@ SOLUTIONS = [
     {"id": "too long", "problem": "The dial shows 8.", "steps": ["8 + 5 = 3"] * 20, "label": -1},
     {"id": "e", "problem": "The dial shows 8. " * 20, "steps": ["8 + 5 = 3"], "label": -1},
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 from tinies import TINY, make_tiny
-from tiny import quick_compiles
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.models.transformer import Transformer
@@ -49,13 +48,9 @@ def ragged_batch(vocab: int) -> PolicyBatch:
     return PolicyBatch(problem, traces, logprobs, rng.normal(size=(4, 2)).astype(np.float32), counted)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quickly():
-    with quick_compiles():
-        yield
-
-
-@pytest.mark.parametrize("reduction", ["sequence", "token", "constant"])
+@pytest.mark.parametrize(
+    "reduction", ["token", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sequence", "constant"))]
+)
 def test_micro_batches_change_nothing(reduction):
     tiny = make_tiny(dataclasses.replace(TINY, scan_unroll=1))
     # Nothing is clipped, so every token that counts has a gradient.
