@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import assert_same, first_batch, make_roles, model, write_models
@@ -64,6 +65,21 @@ def test_the_roles_hold_the_same_buffers(shared):
     assert not same_buffers(base, jax.tree.map(lambda x: x.copy(), base))
     assert set(weights.planner) == {"params", "lora"}
     assert set(weights.reward_model[0]) == {"params", "lora"}
+
+
+def test_all_weights_of_a_base_in_half_precision_are_trained_in_float32(folder):
+    """An update of a thousandth of a weight, which bfloat16 would round away, stays; the base stays what it is."""
+    base = Model(path=str(folder / "base"), param_dtype="bfloat16")
+    loaded = load_roles(make_roles(folder, base=base, lora=None, reward_model=None, reward=RewardConfig("exec_only")))
+    before = jax.device_get(loaded.executor.params)
+    trainable, frozen = loaded.trainable(0)
+    leaves = jax.tree.leaves(trainable)
+    assert {x.dtype for x in leaves} == {np.dtype("float32")} and frozen["planner"] == {}
+    assert {x.dtype for x in jax.tree.leaves(before)} == {np.dtype(jnp.bfloat16)}
+    jax.tree.map(lambda x, b: np.testing.assert_array_equal(x, b.astype(np.float32)), trainable["params"], before)
+    moved = jax.tree.map(lambda x: x * 1.001, trainable)
+    assert all((x != y).any() for x, y in zip(jax.tree.leaves(moved), leaves, strict=True) if np.any(y))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded.executor.params), before)
 
 
 def test_memory_counts_every_buffer_once(shared):

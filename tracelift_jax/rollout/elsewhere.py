@@ -64,7 +64,8 @@ class Elsewhere:
     def _judged(setup, batch, written, grades, said, alone, verdicts, counts, executed) -> Rollout:
         gained = no_uplift(verdicts.shape[:2], alone)
         if setup.reward.uplift == "sampled":
-            gained = sampled_uplift(gained, *counts, alone)
+            ok, trials, base_ok, base_trials = counts
+            gained = sampled_uplift(gained, ok, trials, base_ok, base_trials, alone)
         return judge(setup, batch, written, grades, said, verdicts, gained, executed=executed)
 
     def __call__(
@@ -121,7 +122,9 @@ class Elsewhere:
         return Heard(answers, of(0), judging), of(1)
 
 
-def _counts(heard: Heard, alone: Sequence[Sequence[Sequence[Finding]]], known: Known) -> tuple[np.ndarray, ...]:
+def _counts(
+    heard: Heard, alone: Sequence[Sequence[Sequence[Finding]]], known: Known
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Right and judged answers int32 [B, G] with the reasoning, and without."""
 
     def count(rows: Sequence[Sequence[Sequence[Finding]]], first: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,16 +1,18 @@
 """What the host makes of answers: numbers are compared, programs are run in a sandbox and tested."""
 
+import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from tracelift_jax.errors import UserError
+from tracelift_jax.tasks.oracle import Tests
 from tracelift_jax.tasks.outcome import Judged, Outcome, judge, no_program
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.tasks.programs import program_of
-from tracelift_jax.tasks.sandbox import Pool, SandboxConfig, open_pool
+from tracelift_jax.tasks.sandbox import Pool, Program, Ran, SandboxConfig, open_pool
 from tracelift_jax.tasks.verdict import FAILED
 from tracelift_jax.tasks.verify import verify
 
@@ -25,6 +27,15 @@ class Finding:
 
     verdict: int
     tested: Judged | None = None
+
+
+def tested_fields(findings: Sequence[Finding]) -> dict[str, Any]:
+    """What tests said of programs, for a record: each one's outcome, and tests passed and tests; null for no answer."""
+    tests = [finding.tested for finding in findings]
+    return {
+        "outcomes": [one and str(one.outcome) for one in tests],
+        "tests": [one and [one.passed, one.total] for one in tests],
+    }
 
 
 class Judge(Protocol):
@@ -47,9 +58,10 @@ def judge_answers(said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Find
 
 
 class ProgramJudge:
-    """Runs programs in a sandbox; a `Judge`.
+    """Runs programs in a sandbox; a `Judge`, and a context that ends what runs.
 
-    A program that several answers to one problem agree on, to the letter, is run once.
+    A program that several answers agree on, to the letter, is run once, whatever problems they are of; each answer is
+    judged by its own problem's tests.
     """
 
     def __init__(self, config: SandboxConfig):
@@ -60,10 +72,20 @@ class ProgramJudge:
         """
         self._config, self._pool = config, open_pool(config)
 
+    def __enter__(self) -> "ProgramJudge":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.close()
+
     @property
     def pool(self) -> Pool:
         """Where they run."""
         return self._pool
+
+    def run(self, program: Program) -> tuple[Ran, ...]:
+        """Runs one program; see `Sandbox.run`."""
+        return self._pool.submit([program], self._config.limits)[0].result()
 
     def __call__(self, said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], dict[str, float]]:
         """See `Judge`.
@@ -72,31 +94,21 @@ class ProgramJudge:
             UserError: the sandbox failed for too many of them.
         """
         began = time.perf_counter()
-        keys, programs = [], {}
-        for problem, text in said:
-            assert problem.oracle is not None, problem.problem_id
-            program = None if text is None else program_of(text, problem.oracle)
-            key = None if program is None else (problem.problem_id, program)
-            keys.append(key)
-            if key is not None:
-                programs.setdefault(key, (program, problem.oracle))
-        running = self._pool.submit([program for program, _ in programs.values()], self._config.limits)
-        tested: dict[object, Judged] = {}
-        failures: list[str] = []
-        for (key, (_, tests)), future in zip(programs.items(), running, strict=True):
-            ran = future.result()
-            tested[key] = judge(ran, tests)
-            failures += [one.error for one in ran if one.status == "infrastructure"][:1]
-        self._check(failures, len(programs))
+        programs = [None if text is None else program_of(text, _tests(problem)) for problem, text in said]
+        distinct = list(dict.fromkeys(program for program in programs if program is not None))
+        running = self._pool.submit(distinct, self._config.limits)
+        ran = {program: future.result() for program, future in zip(distinct, running, strict=True)}
+        failures = [error for runs in ran.values() for error in [_outage(runs)] if error is not None]
+        self._check(failures, len(distinct))
         findings = []
-        for (problem, text), key in zip(said, keys, strict=True):
-            assert problem.oracle is not None
+        for (problem, text), program in zip(said, programs, strict=True):
             if text is None:
                 findings.append(Finding(FAILED))
                 continue
-            judged = tested[key] if key is not None else no_program(problem.oracle)
+            tests = _tests(problem)
+            judged = no_program(tests) if program is None else judge(ran[program], tests)
             findings.append(Finding(judged.outcome.verdict, judged))
-        return findings, self._metrics(findings, len(programs), len(failures), time.perf_counter() - began)
+        return findings, self._metrics(findings, len(distinct), len(failures), time.perf_counter() - began)
 
     def _check(self, failures: list[str], programs: int) -> None:
         most = self._config.most_failed
@@ -117,3 +129,45 @@ class ProgramJudge:
             "judging/failed": failed / max(programs, 1),
             "judging/seconds": seconds,
         }
+
+
+def _tests(problem: Problem) -> Tests:
+    assert problem.oracle is not None, problem.problem_id
+    return problem.oracle
+
+
+def _outage(runs: Sequence[Ran]) -> str | None:
+    """What the sandbox complained of, where it failed."""
+    return next((one.error for one in runs if one.status == "infrastructure"), None)
+
+
+class JudgeByKind:
+    """Programs to those who run them, all other answers to `judge_answers`; a `Judge`."""
+
+    def __init__(self, programs: Judge | None):
+        """`programs`: None where no problem asks for one."""
+        self._programs = programs
+
+    def __call__(self, said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], dict[str, float]]:
+        """See `Judge`."""
+        tried = [number for number, (problem, _) in enumerate(said) if problem.answer_kind == "program"]
+        compared = [number for number, (problem, _) in enumerate(said) if problem.answer_kind != "program"]
+        found, metrics = judge_answers([said[number] for number in compared])
+        placed = dict(zip(compared, found, strict=True))
+        if tried:
+            assert self._programs is not None, "programs are judged in a sandbox"
+            found, metrics = self._programs([said[number] for number in tried])
+            placed |= zip(tried, found, strict=True)
+        return [placed[number] for number in range(len(said))], metrics
+
+
+@contextlib.contextmanager
+def open_judge(sandbox: SandboxConfig, problems: Iterable[Problem]) -> Iterator[Judge]:
+    """Who can judge answers to all of these problems; a sandbox is opened where one of them asks for a program.
+
+    Raises:
+        UserError: programs cannot be run here; the message says what to do.
+    """
+    with contextlib.ExitStack() as opened:
+        asked = any(problem.answer_kind == "program" for problem in problems)
+        yield JudgeByKind(opened.enter_context(ProgramJudge(sandbox)) if asked else None)

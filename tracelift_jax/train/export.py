@@ -14,6 +14,7 @@ from tracelift_jax.train.checkpoint import find_run, restore_trained
 from tracelift_jax.train.planner_loop import Train
 from tracelift_jax.train.result import Trained, write_adapter, write_model
 from tracelift_jax.train.reward_model import TrainRm
+from tracelift_jax.train.roles import master_weights
 from tracelift_jax.train.run import console
 from tracelift_jax.train.sft import Sft
 from tracelift_jax.train.start import start
@@ -76,7 +77,7 @@ def _planner(config: Train, folder: Path) -> tuple[int, Trained]:
     shape = build.model_config(model, len(tokenizer))
     base = build.load_base(model, shape, mesh, layout)
     shape = dataclasses.replace(shape, lora=build.lora_shape(roles.lora))
-    trainable = {"params": base}
+    trainable = {"params": master_weights(base)}
     if roles.lora:
         trainable = {"lora": build.init_lora(shape, config.seed, mesh, layout)}
     optimizer = make_optimizer(config.optimizer, config.schedule.steps * config.passes)

@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from tracelift_jax.models import hf, peft
 from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import ModelConfig
@@ -16,7 +18,7 @@ class Trained:
 
     Attributes:
         shape: of the model, with its adapter.
-        base: parameters under the adapter, or None where there is no adapter.
+        base: parameters before training, or under the adapter; of weights trained whole only their dtypes matter.
         trainable: `params` or `lora`, and `heads` of a reward model.
         origin: the directory the base came from, or None for a random one.
     """
@@ -33,7 +35,8 @@ def write_model(path: Path, trained: Trained) -> str:
     if "lora" in trained.trainable:
         params = hf.merge_lora(trained.base, trained.trainable["lora"], trained.shape)
     else:
-        params = trained.trainable["params"]
+        # In the base's precision, which the model computes with in any case.
+        params = jax.tree.map(lambda x, base: x.astype(base.dtype), trained.trainable["params"], trained.base)
     if "heads" in trained.trainable:
         hf.save_reward_model(path, params, trained.trainable["heads"], trained.shape, trained.origin)
     else:

@@ -7,6 +7,7 @@ from functools import cache, partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
@@ -152,8 +153,7 @@ class Loaded:
         if self.roles.lora:
             adapter = build.load_lora(self.roles.lora, self.planner_shape, seed, self.mesh, self.roles.mesh)
             return {"lora": adapter}, frozen
-        # The planner's own copy: the base stays what it is for the executor, and donation must not touch it.
-        return {"params": jax.tree.map(lambda x: x.copy(), self.planner.params)}, frozen | {"planner": {}}
+        return {"params": master_weights(self.planner.params)}, frozen | {"planner": {}}
 
     def memory(self, trainable: Any, opt_state: Any, batch_size: int) -> dict[str, int]:
         """Bytes on the fullest device by what they hold; every buffer is counted once, however many roles use it."""
@@ -239,6 +239,15 @@ class Loaded:
             self.elsewhere if self.host_judges else None,
             left_out=asked - sum(int(batch.real.sum()) for batch in batches),
         )
+
+
+def master_weights(params: Any) -> Any:
+    """A planner's own copy of a base, in float32, to train all of it.
+
+    Half precision would round small updates away, as with adapters; the model computes in `Model.dtype` all the same.
+    The base stays what it is for the executor, and donation does not touch it.
+    """
+    return jax.tree.map(lambda x: x.copy() if x.dtype == jnp.float32 else x.astype(jnp.float32), params)
 
 
 def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loaded:

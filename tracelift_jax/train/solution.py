@@ -13,12 +13,19 @@ from tracelift_jax.train.run import console
 
 @dataclasses.dataclass(frozen=True)
 class Said:
-    """An answer of the executor: its text, the number read in it, and what is known of it with a reference."""
+    """An answer of the executor.
+
+    Attributes:
+        text: as it was written. number: what is read in it, or None; of a program what it printed, stripped.
+        right, likelihood: what is known of it with a reference; a program has no likelihood.
+        ended: of a program how it ended, "passed" where that was at its end; None for other answers.
+    """
 
     text: str
     number: str | None
     right: bool | None
     likelihood: float | None
+    ended: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +85,10 @@ def _yes_or_no(value: bool, yes: str = "yes", no: str = "no") -> Text:
 
 
 def _answer(said: Said) -> str:
-    """The answer as written, and the number read in it where that is not the same."""
+    """The answer as written, and the number read in it where that is not the same; of a program what it prints."""
+    if said.ended is not None:
+        printed = f"prints {_plain(said.number, _INDENT)}" if said.number else said.ended.replace("_", " ")
+        return f"{_plain(said.text, _INDENT)} ({printed})".strip()
     if said.number is None:
         return f"{_plain(said.text, _INDENT)} (no number)".strip()
     return said.number if said.text == said.number else f"{_plain(said.text, _INDENT)} (read as {said.number})"
@@ -87,7 +97,9 @@ def _answer(said: Said) -> str:
 def _show_answer(label: str, said: Said) -> None:
     parts: list[str | Text] = [_answer(said)]
     if said.right is not None:
-        parts += ["  ", _yes_or_no(said.right, "right", "wrong"), f"  likelihood {said.likelihood:.3f}"]
+        parts += ["  ", _yes_or_no(said.right, "right", "wrong")]
+    if said.likelihood is not None:
+        parts.append(f"  likelihood {said.likelihood:.3f}")
     _line(label, *parts)
 
 

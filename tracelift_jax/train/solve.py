@@ -16,12 +16,16 @@ from rich.console import Console
 
 from tracelift_jax.checked import require
 from tracelift_jax.errors import UserError
-from tracelift_jax.groups.schema import MATH_DIMENSIONS
+from tracelift_jax.groups.schema import DIMENSIONS
 from tracelift_jax.parallel.mesh import batch_shards, place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Weights
+from tracelift_jax.rollout.judging import Judge, ProgramJudge
 from tracelift_jax.rollout.records import body_text
 from tracelift_jax.rollout.solve import Answers, Solved, solve, solving_setup
+from tracelift_jax.tasks.oracle import Tests
+from tracelift_jax.tasks.outcome import Outcome, outcome_of
 from tracelift_jax.tasks.problem import Oracle, Problem, Task
+from tracelift_jax.tasks.programs import program_of
 from tracelift_jax.text.numbers import Number, number_of
 from tracelift_jax.text.prompts import ROLES
 from tracelift_jax.text.spans import GOOD, Tokens
@@ -38,7 +42,7 @@ class Asked:
 
     Attributes:
         texts: problems; "-" stands for the lines of standard input.
-        answers: a reference for each problem, or none at all.
+        answers: a reference for each problem, or none at all; of programs what they print.
         samples: traces to draw for each, or None for one greedy trace. seed: of the samples.
         as_json: print one JSON object a problem, and nothing else.
     """
@@ -63,7 +67,7 @@ def run_solve(load: Callable[[Sequence[str]], Train], files: Sequence[str], run_
     """
     require(asked.samples is None or asked.samples >= 1, f"--samples must be at least 1, got {asked.samples}")
     require(asked.seed is None or asked.samples is not None, "--seed changes nothing without --samples=N")
-    problems = _problems(asked)
+    texts = _texts(asked)
     # Whatever is said while loading is not the answer, and standard output is for the answer alone.
     with contextlib.redirect_stdout(sys.stderr), _waiting("loading"):
         config = load([str(find_run(run_dir)[0])] if run_dir else files)
@@ -72,6 +76,7 @@ def run_solve(load: Callable[[Sequence[str]], Train], files: Sequence[str], run_
                 "tracelift solve asks an executor on the device; --gin.Roles.executor_server=None takes the base"
             )
         loaded = load_roles(config.roles, config.loss.normalize)
+        problems = _problems(texts, asked, loaded)
         encoded = [_encode(loaded, row, problem) for row, problem in enumerate(problems)]
         step, weights = _planner(config, loaded, run_dir)
     found = _solve(config, loaded, weights, asked, problems, encoded)
@@ -92,8 +97,8 @@ def _waiting(what: str) -> contextlib.AbstractContextManager[Any]:
     return Console(stderr=True).status(what)
 
 
-def _problems(asked: Asked) -> list[Problem]:
-    """The problems asked, with their references, "" where there are none."""
+def _texts(asked: Asked) -> list[str]:
+    """The problems asked."""
     texts: list[str] = []
     for text in asked.texts:
         texts += _lines_of_input() if text == "-" else [text]
@@ -101,15 +106,35 @@ def _problems(asked: Asked) -> list[Problem]:
     for number, text in enumerate(texts, 1):
         require(bool(text.strip()), f"problem {number} of {len(texts)} is empty")
         require(_is_utf8(text), f"problem {number} of {len(texts)} is not UTF-8")
-    answers = [answer.strip() for answer in asked.answers]
-    if answers and len(answers) != len(texts):
-        raise UserError(f"--answer was given {len(answers)} times for {len(texts)} problems; give one each, or none")
-    for answer in answers:
-        require(_is_utf8(answer) and bool(number_of(answer).found), f"--answer={answer}: no number in it")
-    references = answers or [""] * len(texts)
+    if asked.answers and len(asked.answers) != len(texts):
+        raise UserError(
+            f"--answer was given {len(asked.answers)} times for {len(texts)} problems; give one each, or none"
+        )
+    return [text.strip() for text in texts]
+
+
+def _problems(texts: Sequence[str], asked: Asked, loaded: Loaded) -> list[Problem]:
+    """The problems with their references, "" where there are none; that of a program is what it prints."""
+    references = [answer.strip() for answer in asked.answers] or [""] * len(texts)
+    numbered = list(enumerate(zip(texts, references, strict=True)))
+    for answer in map(str.strip, asked.answers):
+        require(_is_utf8(answer), f"--answer={answer!r} is not UTF-8")
+        require(loaded.programs or bool(number_of(answer).found), f"--answer={answer}: no number in it")
+    if not loaded.programs:
+        return [Problem(f"asked/{row}", text, answer) for row, (text, answer) in numbered]
+    # A world with an oracle is one of arithmetic, and so is its reward model; see `tasks/dial_code.py`.
+    rubric = "math" if isinstance(loaded.roles.task, Oracle) else "code"
     return [
-        Problem(f"asked/{row}", text.strip(), answer)
-        for row, (text, answer) in enumerate(zip(texts, references, strict=True))
+        Problem(
+            problem_id=f"asked/{row}",
+            text=text,
+            answer=answer,
+            task_type=rubric,
+            task_name=rubric,
+            answer_kind="program",
+            oracle=Tests(inputs=("",), outputs=(answer,)),
+        )
+        for row, (text, answer) in numbered
     ]
 
 
@@ -161,7 +186,7 @@ def _solve(
 ) -> Iterator[Found]:
     """Solves the problems in batches of one shape, with about as many traces at a time as an evaluation has."""
     setup = solving_setup(loaded.setup, asked.samples)
-    run = jax.jit(partial(solve, setup, bool(asked.answers)))
+    run = jax.jit(partial(solve, setup, bool(asked.answers) and not loaded.programs))
     shards = batch_shards(loaded.mesh)
     most = max(config.evaluation.batch_size // setup.traces // shards, 1)
     size = min(most, -(-len(problems) // shards)) * shards
@@ -183,26 +208,33 @@ def _ids(tokens: Tokens, *index: int) -> list[int]:
 
 def _found(done: Solved, b: int, problem: Problem, loaded: Loaded) -> Found:
     """Row `b` of a batch on the host."""
-    traces = tuple(_trace(done, b, g, problem, loaded) for g in range(done.judgement.shape[1]))
-    return Found(problem.text, problem.answer or None, _said(done.direct, loaded, b), traces)
+    without = _said(done.direct, loaded, problem, b)
+    traces = tuple(_trace(done, b, g, problem, loaded, without) for g in range(done.judgement.shape[1]))
+    return Found(problem.text, problem.answer or None, without, traces)
 
 
-def _trace(done: Solved, b: int, g: int, problem: Problem, loaded: Loaded) -> TraceFound:
+def _trace(done: Solved, b: int, g: int, problem: Problem, loaded: Loaded, without: Said) -> TraceFound:
     written = _ids(done.traces, b, g)
     body = body_text(loaded.tokenizer.decode(written), loaded.roles.prompts.close)
     graded = None
     if done.grades is not None:
         labels = [float(label) for label in done.grades.rubric[b, g]]
-        rubric: dict[str, float] = dict(zip(MATH_DIMENSIONS, labels, strict=True))
+        rubric = dict(zip(DIMENSIONS["code" if problem.task_name == "code" else "math"], labels, strict=True))
         graded = Graded(rubric, float(done.grades.total[b, g]), float(done.grades.score[b, g]))
+    answer = _said(done.answers, loaded, problem, b, g)
     return TraceFound(
         reasoning=body.strip(),
         malformed=_malformed(int(done.judgement[b, g]), bool(done.ended[b, g]), len(written), body, loaded),
         faithful=_faithful(loaded.roles.task, problem, body),
-        answer=_said(done.answers, loaded, b, g),
-        uplift=None if done.uplift is None else float(done.uplift[b, g]),
+        answer=answer,
+        uplift=_gained(answer, without) if done.uplift is None else float(done.uplift[b, g]),
         grade=graded,
     )
+
+
+def _gained(answer: Said, without: Said) -> float | None:
+    """The uplift of programs, one against one, as in a run's evaluation; None without a reference."""
+    return None if answer.right is None or without.right is None else float(answer.right) - float(without.right)
 
 
 def _malformed(judgement: int, ended: bool, tokens: int, body: str, loaded: Loaded) -> str | None:
@@ -224,13 +256,34 @@ def _faithful(task: Task, problem: Problem, body: str) -> bool | None:
         return None
 
 
-def _said(answers: Answers, loaded: Loaded, *index: int) -> Said:
+def _said(answers: Answers, loaded: Loaded, problem: Problem, *index: int) -> Said:
+    text = loaded.tokenizer.decode(_ids(answers.tokens, *index)).strip()
+    if problem.oracle is not None:
+        return _ran(text, problem.oracle, loaded.judge)
     return Said(
-        text=loaded.tokenizer.decode(_ids(answers.tokens, *index)).strip(),
+        text=text,
         number=number_text(jax.tree.map(lambda x: x[index], answers.number)),
         right=None if answers.right is None else bool(answers.right[index]),
         likelihood=None if answers.likelihood is None else float(answers.likelihood[index]),
     )
+
+
+def _ran(text: str, tests: Tests, judge: Judge) -> Said:
+    """What the program in an answer prints when it is run with no input.
+
+    Raises:
+        UserError: the sandbox failed.
+    """
+    assert isinstance(judge, ProgramJudge)
+    program = program_of(text, tests)
+    if program is None:
+        return Said(text, None, False if tests.outputs[0] else None, None, str(Outcome.NO_PROGRAM))
+    (ran,) = judge.run(program)
+    outcome = outcome_of(ran)
+    if outcome is Outcome.INFRASTRUCTURE:
+        raise UserError(f"sandbox: {ran.error}")
+    right = outcome_of(ran, tests.outputs[0]) is Outcome.PASSED if tests.outputs[0] else None
+    return Said(text, ran.stdout.strip(), right, None, str(outcome))
 
 
 def number_text(number: Number) -> str | None:
