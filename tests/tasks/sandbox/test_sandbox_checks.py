@@ -1,12 +1,13 @@
 """Checks that call what a program defines: right answers pass, and nothing a program does makes a wrong one right."""
 
-import dataclasses
-from collections.abc import Callable
+import gc
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
-from sandbox_left import QUICK
+from sandbox_left import PATIENT, QUICK, descendants
 
-from tracelift_jax.tasks.sandbox import Bubblewrap, Limits, Program, Ran
+from tracelift_jax.tasks.sandbox import Bubblewrap, Program, Ran
 
 Check = Callable[..., Ran]
 
@@ -77,7 +78,7 @@ PASSING = {
 
 @pytest.mark.parametrize("name", PASSING)
 def test_right_answers_pass(check: Check, name: str) -> None:
-    ran = check(*PASSING[name], limits=Limits(seconds=5.0))
+    ran = check(*PASSING[name])
     assert (ran.status, ran.stdout, ran.error) == ("ok", "", "")
 
 
@@ -131,6 +132,12 @@ FAILING = {
         "ValueError: a result of 17825814 bytes",
     ),
     "an endless result": ("def f():\n    while True: yield 1", "assert list(f()) == 2", "timeout", None),
+    "half a message": (
+        "import os\ndef f():\n    os.write(4, b'\\0\\0\\1\\0half')\n    return 2",
+        "assert f() == 2",
+        "timeout",
+        None,
+    ),
     "a result in itself": (
         "def f():\n    x = []\n    x.append(x)\n    return x",
         "assert f() == 2",
@@ -143,7 +150,7 @@ FAILING = {
 @pytest.mark.parametrize("name", FAILING)
 def test_what_is_wrong_is_named(check: Check, name: str) -> None:
     source, text, status, error = FAILING[name]
-    ran = check(source, text, dataclasses.replace(QUICK, memory_mb=512))
+    ran = check(source, text, QUICK if status == "timeout" else PATIENT)
     assert ran.status == status, ran
     assert error is None or ran.error == error
 
@@ -229,28 +236,48 @@ CHEATS = {
         "    os.write(4, struct.pack('!I', len(body)) + body)\n    return 9",
         "assert f() == 2",
     ),
-    "noise on the pipe": ("import os\ndef f():\n    os.write(4, os.urandom(4000))\n    return 9", "assert f() == 2"),
+    "noise on the pipe": (
+        "import os\ndef f():\n    os.write(4, b'\\0\\0\\0\\5noise')\n    return 9",
+        "assert f() == 2",
+    ),
     "a very long message": ("import os\ndef f():\n    os.write(4, b'\\xff' * 4000)\n    return 9", "assert f() == 2"),
 }
 
 
+RIGHT = Program("def f(): return 2", checks=("assert f() == 2",))
+
+
+@pytest.fixture(scope="module")
+def own_boxes(boxes: Bubblewrap) -> Iterator[Bubblewrap]:
+    """A sandbox for the cheats, which leave nothing when it is closed."""
+    gc.collect()
+    before = descendants(os.getpid()), len(os.listdir("/proc/self/fd"))
+    with Bubblewrap() as sandbox:
+        yield sandbox
+    gc.collect()
+    assert (descendants(os.getpid()), len(os.listdir("/proc/self/fd"))) == before
+
+
 @pytest.mark.parametrize("name", CHEATS)
-def test_a_wrong_answer_stays_wrong(check: Check, name: str) -> None:
-    ran = check(*CHEATS[name])
+def test_a_wrong_answer_stays_wrong(own_boxes: Bubblewrap, name: str) -> None:
+    """And the next program, whose check finds the same box, is as right as ever; no box is left but that one."""
+    source, text = CHEATS[name]
+    (ran,) = own_boxes.run(Program(source, checks=(text,)), PATIENT)
     assert ran.status in {"failed", "raised"}, ran
+    assert own_boxes.run(RIGHT, PATIENT)[0].status == "ok"
+    assert len(own_boxes._live) == 1
 
 
 def test_a_cheat_does_not_touch_the_next_check(boxes: Bubblewrap) -> None:
     bad = Program("import os\nos.write(4, os.urandom(99))\ndef f(): os.kill(-1, 9)", checks=("assert f() == 2",))
-    good = Program("def f(): return 2", checks=("assert f() == 2",))
-    ends = [boxes.run(program, Limits())[0].status for program in (bad, good, bad, good)]
+    ends = [boxes.run(program, PATIENT)[0].status for program in (bad, RIGHT, bad, RIGHT)]
     assert ends == ["raised", "ok", "raised", "ok"]
 
 
 def test_each_check_begins_anew(boxes: Bubblewrap) -> None:
     source = "n = 0\ndef f():\n    global n\n    n += 1\n    return n"
     runs = boxes.run(
-        Program(source, checks=("assert f() == 1", "x = 1; assert f() == 1", "assert x", "assert f() == 1")), Limits()
+        Program(source, checks=("assert f() == 1", "x = 1; assert f() == 1", "assert x", "assert f() == 1")), PATIENT
     )
     assert [ran.status for ran in runs] == ["ok", "ok", "failed", "ok"]
 
@@ -273,5 +300,5 @@ def f(): return [repr(o) for o in gc.get_objects() if 'ydobon-yb-detnaw'[::-1] i
 seen = f()
 """
     check = "assert not f() and not seen, f()\nexpected = 'wanted' '-by-nobody'"
-    runs = boxes.run(Program(source, checks=(check, check)), Limits(seconds=20))
+    runs = boxes.run(Program(source, checks=(check, check)), PATIENT)
     assert [ran.status for ran in runs] == ["ok", "ok"], runs

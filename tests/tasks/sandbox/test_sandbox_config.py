@@ -1,11 +1,15 @@
 """Closed by default: without a sandbox nothing runs, one line says why, and to run unprotected one must ask by name."""
 
+import dataclasses
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sandbox_left import PATIENT, descendants, is_running, until
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.tasks.sandbox import (
@@ -19,6 +23,8 @@ from tracelift_jax.tasks.sandbox import (
     open_sandbox,
 )
 from tracelift_jax.tasks.sandbox.box import bubblewrap
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -95,6 +101,11 @@ def test_wrong_settings(name: str) -> None:
         SandboxConfig(**settings)
 
 
+def soon(status: str, output_kb: int = 64) -> Limits:
+    """Little time for what is to be stopped by the clock, and enough for all else."""
+    return Limits(seconds=0.6 if status == "timeout" else 60.0, output_kb=output_kb)
+
+
 UNPROTECTED = {
     "ok": ("print(int(input()) + 1)", "ok", "2\n"),
     "raised": ("print(1); raise KeyError('x')", "raised", "1\n"),
@@ -108,7 +119,7 @@ UNPROTECTED = {
 @pytest.mark.parametrize("name", UNPROTECTED)
 def test_unprotected_runs_end_as_sandboxed_ones(name: str) -> None:
     source, status, stdout = UNPROTECTED[name]
-    (ran,) = Unprotected().run(Program(source, inputs=("1",)), Limits(seconds=1.0, output_kb=2))
+    (ran,) = Unprotected().run(Program(source, inputs=("1",)), soon(status, output_kb=2))
     assert (ran.status, ran.stdout) == (status, stdout)
 
 
@@ -127,8 +138,44 @@ CHECKS = {
 @pytest.mark.parametrize("name", CHECKS)
 def test_unprotected_checks_too(name: str) -> None:
     source, status = CHECKS[name]
-    (ran,) = Unprotected().run(Program(source, checks=("assert f(1) == 2",)), Limits(seconds=1.0))
+    (ran,) = Unprotected().run(Program(source, checks=("assert f(1) == 2",)), soon(status))
     assert (ran.status, ran.stdout) == (status, "")
+
+
+LASTING = {
+    "a check": ("{mark}\ndef f():\n    while True: pass", {"checks": ("assert f() == 2",)}),
+    "a child": ("import os\nif os.fork() == 0:\n    {mark}\n    while True: pass", {"inputs": ("",)}),
+    "a child of a check": (
+        "import os, time\nif os.fork() == 0:\n    {mark}\n    time.sleep(600)\ntime.sleep(0.5)\ndef f(): return 2",
+        {"checks": ("assert f() == 2",)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_unprotected_programs_are_ended_too(name: str, tmp_path: Path) -> None:
+    """The process of the program, its children, and the child of the checker that it is."""
+    source, runs = LASTING[name]
+    mark = f"print(__import__('os').getpid(), file=open({str(tmp_path / 'pid')!r}, 'w'), flush=True)"
+    (ran,) = Unprotected().run(Program(source.format(mark=mark), **runs), Limits(seconds=2.0))
+    assert ran.status in {"ok", "timeout"}, ran
+    pid = int((tmp_path / "pid").read_text())
+    assert until(lambda: not is_running(pid), 10.0)
+
+
+def test_unprotected_programs_do_not_spin_on_without_their_trainer(tmp_path: Path) -> None:
+    """It is killed, and can do nothing about them; the kernel counts their time."""
+    source = "import os\nos.fork()\nwhile True: pass"
+    script = (
+        "from tracelift_jax.tasks.sandbox import Limits, Program, Unprotected\n"
+        f"Unprotected().run(Program({source!r}, ('',)), Limits(seconds=0.9))"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment) as trainer:
+        assert until(lambda: len(descendants(trainer.pid)) == 2)
+        left = descendants(trainer.pid)
+        trainer.kill()
+    assert until(lambda: not any(is_running(pid) for pid in left))
 
 
 def test_where_there_are_no_users_to_give_boxes_are_made_all_the_same(
@@ -136,14 +183,14 @@ def test_where_there_are_no_users_to_give_boxes_are_made_all_the_same(
 ) -> None:
     """As for anybody but root; the number of processes is then watched where the kernel does not limit it."""
     monkeypatch.setattr(box, "_outer_uid", lambda: None)
-    bomb = "import os, time\nfor _ in range(200):\n if os.fork() == 0: time.sleep(60)\ntime.sleep(60)"
+    bomb = "import os, time\nfor _ in range(200):\n if os.fork() == 0: time.sleep(600)\ntime.sleep(600)"
     with Bubblewrap() as sandbox:
         program = Program("def f(): return 2\nif __name__ == '__main__': print(input())", ("x",), ("assert f() == 2",))
-        assert [run.status for run in sandbox.run(program, Limits())] == ["ok", "ok"]
-        (ran,) = sandbox.run(Program(bomb, inputs=("",)), Limits(seconds=20.0))
+        assert [run.status for run in sandbox.run(program, PATIENT)] == ["ok", "ok"]
+        (ran,) = sandbox.run(Program(bomb, inputs=("",)), dataclasses.replace(PATIENT, memory_mb=1024))
         assert ran.error in {
             "had more than 32 processes",
             "BlockingIOError: [Errno 11] Resource temporarily unavailable",
         }
-        (ran,) = sandbox.run(Program("import os; os.kill(1, 9); print(os.getuid() > 0)", inputs=("",)), Limits())
+        (ran,) = sandbox.run(Program("import os; os.kill(1, 9); print(os.getuid() > 0)", inputs=("",)), PATIENT)
         assert ran.stdout == "True\n"

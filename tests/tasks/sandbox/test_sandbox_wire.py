@@ -104,7 +104,7 @@ def test_what_derives_from_a_plain_type_becomes_it_whatever_its_methods_say() ->
         __hash__ = int.__hash__
 
     class Text(str):
-        def encode(self, *_: object) -> bytes:
+        def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
             return b"other"
 
     class Items(list):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import signal
@@ -15,9 +16,16 @@ from tracelift_jax.tasks.sandbox.ends import end_of_check, end_of_process
 from tracelift_jax.tasks.sandbox.mounts import interpreter
 from tracelift_jax.tasks.sandbox.program import Limits, Program, Ran, Status
 
+_LIMITED = 'ulimit -S -t "$0"; exec "$@"'
+"""Limits CPU time and becomes what follows: where this process is killed, nobody else stops a program that spins."""
+
 
 class Unprotected:
-    """Runs programs as processes like any other; of the limits it keeps `seconds` and `output_kb` alone."""
+    """Runs programs as processes like any other; of the limits it keeps `seconds` and `output_kb` alone.
+
+    What a program leaves running is killed with it, except what has put itself into a process group of its own. Where
+    the trainer is killed, a program ends when it has used its time on a core.
+    """
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -44,11 +52,12 @@ class Unprotected:
 def _run(source: str, text: str, limits: Limits) -> tuple[tuple[Status, str], str, float]:
     """Runs a program once: how it ended, what it printed, and how long it took."""
     began = time.monotonic()
+    cpu = str(math.ceil(limits.seconds) + 1)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = Path(folder, "main.py")
         file.write_bytes(source.encode(errors="replace"))
         with subprocess.Popen(
-            [interpreter(), "-I", "-X", "utf8", str(file)],
+            ["/bin/sh", "-c", _LIMITED, cpu, interpreter(), "-I", "-X", "utf8", str(file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -58,7 +67,7 @@ def _run(source: str, text: str, limits: Limits) -> tuple[tuple[Status, str], st
             code = None
             try:
                 stdout, stderr = process.communicate(text.encode(errors="surrogateescape"), timeout=limits.seconds)
-                code = process.returncode
+                code = process.returncode if process.returncode != -signal.SIGXCPU else None
             except subprocess.TimeoutExpired:
                 stdout = stderr = b""
             finally:
