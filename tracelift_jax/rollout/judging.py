@@ -29,7 +29,7 @@ class Finding:
     tested: Judged | None = None
 
 
-def tested_fields(findings: Sequence[Finding]) -> dict[str, Any]:
+def outcome_fields(findings: Sequence[Finding]) -> dict[str, Any]:
     """What tests said of programs, for a record: each one's outcome, and tests passed and tests; null for no answer."""
     tests = [finding.tested for finding in findings]
     return {
@@ -126,7 +126,7 @@ class ProgramJudge:
         shares = {f"judging/{outcome}": counts[outcome] / max(len(tested), 1) for outcome in Outcome}
         return shares | {
             "judging/programs": float(programs),
-            "judging/failed": failed / max(programs, 1),
+            "judging/failed_programs": failed / max(programs, 1),
             "judging/seconds": seconds,
         }
 

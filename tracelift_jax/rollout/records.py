@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tracelift_jax.rollout.elsewhere import Heard
-from tracelift_jax.rollout.judging import Finding
+from tracelift_jax.rollout.judging import outcome_fields
 from tracelift_jax.rollout.rollout import Rollout
 from tracelift_jax.tasks.problem import Oracle, Problem, Task
 from tracelift_jax.text.prompts import Prompts
@@ -32,17 +32,6 @@ def trace_texts(done: Rollout, tokenizer: Tokenizer, prompts: Prompts) -> list[l
         [body_text(tokenizer.decode(_ids(done.traces, b, g)), prompts.close) for g in range(traces)]
         for b in range(rows)
     ]
-
-
-def _tested(findings: Sequence[Finding]) -> dict[str, Any]:
-    """What tests said of each program: its outcome, tests passed, and tests; null where there was no answer."""
-    tests = [finding.tested for finding in findings]
-    if not any(tests):
-        return {}
-    return {
-        "outcomes": [one and str(one.outcome) for one in tests],
-        "tests": [one and [one.passed, one.total] for one in tests],
-    }
 
 
 def records(
@@ -81,7 +70,8 @@ def records(
             tested: dict[str, Any] = {}
             if heard is not None:
                 answers, without_answers = list(heard.answers.behind[b][g]), list(heard.answers.alone[b][g])
-                tested = _tested(heard.findings[b][g])
+                if problem.answer_kind == "program":
+                    tested = outcome_fields(heard.findings[b][g])
             record = (
                 common
                 | tested

@@ -10,8 +10,8 @@ import jax
 class Clock:
     """Times the stages of steps that are dispatched one after the other and run behind the host's back.
 
-    A thread of its own waits for each stage's result. A stage begins when it is dispatched or when the one before it
-    ends, whichever is later.
+    A thread of its own waits for each stage's result. A stage begins when the host begins with it or when the one before
+    it ends, whichever is later: some are only dispatched there, in others the host has a part.
     """
 
     def __init__(self) -> None:
@@ -19,14 +19,18 @@ class Clock:
         self._stages: list[Any] = []
         self._ended = 0.0
 
-    def stage(self, name: str, result: Any) -> None:
-        """Notes that `result` (a pytree of arrays that nobody donates) was just dispatched."""
-        self._stages.append(self._waiter.submit(self._wait, name, result, time.perf_counter()))
+    def stage(self, name: str, result: Any, began: float) -> None:
+        """Notes that `result` (a pytree of arrays that nobody donates) was dispatched.
 
-    def _wait(self, name: str, result: Any, dispatched: float) -> tuple[str, float]:
+        Args:
+            began: when the host began with it, by `time.perf_counter`.
+        """
+        self._stages.append(self._waiter.submit(self._wait, name, result, began))
+
+    def _wait(self, name: str, result: Any, began: float) -> tuple[str, float]:
         jax.block_until_ready(result)
         now = time.perf_counter()
-        begun, self._ended = max(dispatched, self._ended), now
+        begun, self._ended = max(began, self._ended), now
         return name, now - begun
 
     def lap(self, stages: int) -> dict[str, float]:

@@ -148,10 +148,12 @@ class PlannerTraining:
         Raises:
             UserError: the executor's server cannot be used; the batch counts as not drawn.
         """
+        began = time.perf_counter()
         done, heard = self.rollout(state, batch)
-        self.clock.stage("rollout", done.reward)
+        self.clock.stage("rollout", done.reward, began)
+        began = time.perf_counter()
         state, metrics = self.train(state, self.frozen, batch, done)
-        self.clock.stage("update", metrics)
+        self.clock.stage("update", metrics, began)
         return state, metrics, (done, heard)
 
     def rollout(self, state: TrainState, batch: PromptBatch) -> Done:
