@@ -2,19 +2,21 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tiny import make_train
 
 from tracelift_jax.checked import to_jsonable
-from tracelift_jax.config import Benchmark, DialTask, Evaluate, RewardConfig
-from tracelift_jax.evals.evaluate import RECORDS, TRACES, begin, evaluate
+from tracelift_jax.config import Benchmark, DialTask, Evaluate, RewardConfig, Train
+from tracelift_jax.evals.evaluate import RECORDS, TRACES, begin, evaluate, read_benchmarks
 from tracelift_jax.evals.executors import Asked, Candidate, Said
 from tracelift_jax.evals.journal import Header
 from tracelift_jax.evals.progress import Timing
 from tracelift_jax.evals.results import Records, make_results, read_records
 from tracelift_jax.evals.work import Work
+from tracelift_jax.rollout.judging import Judge, judge_answers
 
 TASK = DialTask(min_ops=2, max_ops=5, max_distractors=0, test_size=11)
 AUDITS = ("shuffled", "truncated", "other", "answer_only")
@@ -88,4 +90,8 @@ def results(work: Work, path: Path) -> dict[tuple[str, str, str, str], Any]:
 
 
 FILES = (TRACES, RECORDS)
-start = begin
+
+
+def start(experiment: Evaluate, load_run: Callable[[str], Train], judge: Judge = judge_answers) -> Work:
+    """All that is read before the first unit; without `judge` no benchmark asks for programs."""
+    return begin(experiment, read_benchmarks(experiment), judge, load_run)

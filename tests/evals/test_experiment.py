@@ -20,6 +20,17 @@ BAD = [
     ({"temperature": 0.0}, "Evaluate.temperature must be above 0, got 0.0; greedy is a mode"),
     ({"modes": ()}, "Evaluate.modes must not be empty"),
     ({"modes": ("greedy", "greedy")}, "Evaluate.modes must differ from each other, got 'greedy' twice"),
+    ({"pass_at": (0,)}, "Evaluate.pass_at must be from 1 on, got 0"),
+    ({"pass_at": (2, 2)}, "Evaluate.pass_at must differ from each other, got '2' twice"),
+    (
+        {"pass_at": (1, 5)},
+        "Evaluate.pass_at: pass@5 needs 5 answers to a problem, and there will be 4; "
+        "raise Evaluate.samples, or lower it",
+    ),
+    (
+        {"pass_at": (2,), "modes": ("greedy",)},
+        'Evaluate.pass_at: pass@2 needs 2 answers to a problem, and there will be 1; add mode "sampled", or lower it',
+    ),
     ({"answer_only": "nothing"}, 'Evaluate.answer_only must hold "{answer}"'),
     ({"audited": ("untrained",)}, 'Evaluate.audited: "untrained" is not among Evaluate.sources'),
     ({"audited": ("none",)}, 'Evaluate.audited: "none" has no reasoning to audit'),

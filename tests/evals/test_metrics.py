@@ -208,6 +208,30 @@ def test_a_summary_knows_how_many_tries_there_were():
     np.testing.assert_allclose(ends(got["leak"]), wilson(2, 4), rtol=1e-12)
 
 
+def test_pass_at_k_by_hand():
+    # Answers of a problem count together, whatever traces they are behind: 3 right of 6, 0 of 6, 1 of 2, and 1 of 1.
+    found = outcomes([0, 0, 1, 1, 2, 3], [3, 0, 0, 0, 1, 1], [3, 3, 3, 3, 2, 1])
+    got = summary(found, None, [1, 2, 3])["pass_at"]
+    assert {k: value["n"] for k, value in got.items()} == {"1": 4, "2": 3, "3": 2}
+    assert got["1"]["value"] == pytest.approx((1 / 2 + 0 + 1 / 2 + 1) / 4)
+    # Of 15 pairs from 6 answers 3 hold none of the 3 right ones; the pair of problem 2 holds one.
+    assert got["2"]["value"] == pytest.approx((12 / 15 + 0 + 1) / 3)
+    # Of 20 triples 1.
+    assert got["3"]["value"] == pytest.approx((19 / 20 + 0) / 2)
+    assert got["1"] == summary(found, None)["accuracy"]
+    assert summary(found, None)["pass_at"] == {}
+
+
+def test_an_interval_of_pass_at_k_is_that_of_a_rate():
+    # Six problems of 4 answers, 2 right: pass@2 is 5/6 in each, as sure as 6 problems of 2 tries each make it.
+    alike = summary(outcomes(range(6), [2] * 6, [4] * 6), None, [2])["pass_at"]["2"]
+    np.testing.assert_allclose(ends(alike), wilson(10, 12), rtol=1e-12)
+    # Values 5/6, 5/6, 1, 1/2 and 0: as a rate has them.
+    found = outcomes(range(5), [2, 2, 4, 1, 0], [4] * 5)
+    told = summary(found, None, [2])["pass_at"]["2"]
+    assert told == rate(np.array([5 / 6, 5 / 6, 1, 1 / 2, 0]), 10)
+
+
 def test_what_is_not_known_is_none(found):
     plain = dataclasses.replace(found, **{name: np.full(4, NAN) for name in ("faithful", "score", "likelihood")})
     got = summary(plain, None)

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracelift_jax.evals.reasoning import derangement, final_value, leaks, shuffled, split_steps, truncated
+from tracelift_jax.tasks.code import HumanEval
 from tracelift_jax.tasks.files import JsonlTask
+from tracelift_jax.tasks.oracle import Tests
 from tracelift_jax.tasks.problem import Problem
+from tracelift_jax.tasks.rows import read_rows
 from tracelift_jax.tasks.verdict import OK
 from tracelift_jax.tasks.verify import verify
 
@@ -103,6 +106,66 @@ def test_answers_that_are_no_numbers_can_only_be_announced():
     told = lambda text: text.endswith("blue")  # noqa: E731
     assert leaks("It is red.\nThe answer is blue", problem, told)
     assert not leaks("It is red.\nblue", problem, told)
+
+
+FUNCTION = Problem("f", "?", "", answer_kind="program", oracle=Tests(checks=("total([1])",), entry_point="total"))
+WHOLE = Problem("w", "?", "print((2 * 2) % 10)", answer_kind="program", oracle=Tests(inputs=("",), outputs=("4",)))
+WORDS = (
+    "",
+    "Look at every number, keep the largest, and return it.",
+    "7 + 5 = 2 ; 2 * 2 = 4",
+    "1. Read n.\n2. x = 3\n3. For each item:\n   - add it to `x`\n4. return x",
+    "total = a + b\nthen halve it",  # an equation, not a function
+    "Call total(x) on each half.\nThe answer is 4.",
+    "We print (x) in the end; print(x) is the last thing.",
+    "for each number in the list:\n    if it is even:\n        count it",
+    "```\n7 + 5 = 2\n```",
+    "```text\nadd both numbers\n```",
+    "An import of goods; def. of a prime: no divisors.",
+)
+GIVEN = (
+    "First:\n```python\nreturn max(xs)\n```\nand so on.",
+    "```\nxs.sort()\nbest = xs[-1]\n```",
+    "~~~py\nx = 1\n~~~",
+    "So:\n```python\nimport math",  # nothing closes it
+    "<code>\nx = 1\n</code>",
+    "Add them.\n  def total(xs):\n    return sum(xs)",
+    "We need a helper:\nasync def half(x): return x / 2",
+)
+FOR_FUNCTIONS = ("total = lambda xs: sum(xs)",)
+FOR_WHOLE = ("n = int(input())\nadd one", "add both and then\nprint(a + b)", "first 2 * 2 ; print((2 * 2) % 10) ; done")
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_words_about_a_program_leak_nothing(text):
+    assert not leaks(text, FUNCTION, never) and not leaks(text, WHOLE, never)
+
+
+@pytest.mark.parametrize("text", GIVEN)
+def test_reasoning_that_holds_a_program_leaks(text):
+    assert leaks(text, FUNCTION, never) and leaks(text, WHOLE, never)
+
+
+def test_what_gives_a_function_and_what_a_whole_program():
+    assert all(leaks(text, FUNCTION, never) and not leaks(text, WHOLE, never) for text in FOR_FUNCTIONS)
+    assert all(leaks(text, WHOLE, never) and not leaks(text, FUNCTION, never) for text in FOR_WHOLE)
+
+
+def never(text: str) -> bool:
+    pytest.fail("programs are not read as answers")
+
+
+def test_statements_in_words_leak_nothing_and_every_solution_does(shared_data):
+    """HumanEval's docstrings, examples and all, and MBPP's questions, as if a planner had written them."""
+    task = HumanEval(str(shared_data / "humaneval" / "HumanEval.jsonl.gz"))
+    for problem, (_, row) in zip(task.problems("test"), read_rows(task.path), strict=True):
+        quote = '"""' if '"""' in row["prompt"] else "'''"
+        docstring = row["prompt"].rstrip().removesuffix(quote).rpartition(quote)[2]
+        assert len(docstring) > 20 and not leaks(docstring, problem, never)
+        assert leaks(docstring + row["prompt"] + row["canonical_solution"], problem, never)
+    questions = [row["prompt"] for _, row in read_rows(str(shared_data / "mbpp" / "sanitized-mbpp.json"))]
+    assert len(questions) == 427
+    assert not any(leaks(question, problem, never) for question in questions for problem in (FUNCTION, WHOLE))
 
 
 def test_few_of_gsm8ks_own_solutions_leak(shared_data):

@@ -29,6 +29,7 @@ def group(source: str, mode: str, accuracy: float, **changes) -> dict:
         "disagreed": 0,
         "cut": 0,
         "accuracy": value(accuracy),
+        "pass_at": {},
         "likelihood": value(accuracy - 0.01),
         "uplift": NOTHING if source == "none" else value(accuracy - 0.2),
         "uplift_likelihood": NOTHING,
@@ -121,7 +122,7 @@ def test_problems_that_are_not_there(results):
     results["problems"]["x"] = {"problems": 80, "left_out": 5, "without_reference": 2, "sha256": "", "baseline": ""}
     told = said(results)
     assert "x: only 75 problems; the intervals matter more than the values." in told
-    assert "x: 5 of 80 problems did not fit and are in no number." in told
+    assert "x: 5 of 80 problems did not fit, or lack tests, and are in no number." in told
     assert "x: 2 problems have no reference reasoning, and are not in its rows." in told
 
 
@@ -143,6 +144,32 @@ def test_the_tables(results):
     assert "faithful" not in text
     assert "| 0.750 (0.650 to 0.850) | 0.812 | - | 12.3 | 12.0 | 30.0 |" in text
     assert "## x: 200 problems" in text
+
+
+def passing(results: dict) -> dict:
+    for row in results["groups"]:
+        right = row["accuracy"]["value"]
+        row["pass_at"] = {"1": value(right)} | ({"10": value(right + 0.03)} if row["mode"] == "sampled" else {})
+    return results
+
+
+def test_the_table_of_pass_at_k(results):
+    assert "pass@k" not in markdown(results)
+    text = markdown(passing(results))
+    assert "| pass@k | pass@1, greedy | pass@1, sampled | pass@10, sampled |" in text
+    assert "| none | 0.200 (0.100 to 0.300) | 0.200 (0.100 to 0.300) | 0.230 (0.130 to 0.330) |\n" in text
+    assert "| run | 0.700 (0.600 to 0.800) | 0.700 (0.600 to 0.800) | 0.730 (0.630 to 0.830) |\n" in text
+
+
+def test_pass_at_k_in_the_terminal(results, capsys):
+    show(results, {})
+    assert "pass@k" not in capsys.readouterr().out
+    show(passing(results), {})
+    shown = capsys.readouterr().out.split("pass@k")[1]
+    lines = {line.split("  ")[0]: line.split() for line in shown.splitlines()}
+    assert "@1 greedy  @1 sampled  @10 sampled" in " ".join(shown.splitlines()[1].split()).replace(" @", "  @")
+    assert lines["none"][1:] == ["0.200", "±0.100", "0.200", "±0.100", "0.230", "±0.100"]
+    assert lines["· other"][-2:] == ["0.080", "±0.100"]
 
 
 def test_a_benchmark_that_some_sources_have_nothing_for(results):

@@ -9,7 +9,7 @@ import pytest
 from tiny import run
 
 from tracelift_jax import gin_config
-from tracelift_jax.config import Evaluate, JsonlTask, Train
+from tracelift_jax.config import Evaluate, HumanEval, JsonlTask, Mbpp, Train
 from tracelift_jax.errors import UserError
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -67,6 +67,24 @@ def test_the_benchmarks(trained):
     layouts = {b.name: b.task.fields for b in evaluated.benchmarks}
     assert {layouts[name] for name in ("addsub", "multiarith", "singleeq", "singleop")} == {"mawps"}
     assert all(layouts[name] == name for name in ("gsm8k", "gsm_hard", "gsm_plus", "gsm_symbolic", "math500", "svamp"))
+
+
+def test_the_benchmarks_of_programs(trained):
+    files, bindings, rest = gin_config.parse_flags(header_command("code"))
+    assert files == ["runs/code/config.gin", "experiments/evals/code.gin"]
+    assert rest == ["--run_dir=runs/code", "--out=evals/code"]
+    file = str(EXPERIMENTS / "evals" / "code.gin")
+    evaluated = gin_config.load(Evaluate, [str(trained), file], bindings).value
+    assert [(b.name, b.task, b.split, b.problems) for b in evaluated.chosen] == [
+        ("humaneval", HumanEval("HumanEval.jsonl.gz"), "test", 0),
+        ("mbpp", Mbpp("sanitized-mbpp.json"), "test", 0),
+    ]
+    assert (evaluated.sources, evaluated.audits) == (("none", "untrained", "trained"), ())
+    assert (evaluated.samples, evaluated.answers, evaluated.pass_at) == (10, 1, (1, 10))
+    more = gin_config.load(Evaluate, [str(trained), file], ["SAMPLES=100", "PASS_AT=(1, 10, 100)"]).value
+    assert (more.samples, more.pass_at) == (100, (1, 10, 100))
+    with pytest.raises(UserError, match=r"pass@10 needs 10 answers to a problem, and there will be 5"):
+        gin_config.load(Evaluate, [str(trained), file], ["SAMPLES=5"])
 
 
 def test_a_benchmark_that_is_not_there(trained):

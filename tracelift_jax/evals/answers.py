@@ -10,10 +10,10 @@ from tracelift_jax.evals.journal import Header, Row
 from tracelift_jax.evals.plan import AnswerUnit, stable_hash
 from tracelift_jax.evals.traces import Traces
 from tracelift_jax.evals.work import Work
+from tracelift_jax.rollout.judging import Finding, outcome_fields
 from tracelift_jax.rollout.records import VERDICTS
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.tasks.verdict import FAILED, OK, WRONG
-from tracelift_jax.tasks.verify import verify
 from tracelift_jax.train.baseline_file import Baseline
 
 FROM_TRACE = ("reasoning", "well_formed", "leak", "faithful", "trace_tokens", "rubric", "total", "score")
@@ -91,6 +91,13 @@ class Answers:
         seed = stable_hash(config.seed, "answers", unit.benchmark, unit.mode, unit.number)
         asked = Asked(problems, config.batch_size, shown, unit.samples, unit.mode == "greedy", seed)
         said = self._executor_of(unit.executor).answer(asked)
+        told = [
+            (problem, text)
+            for problem, rows in zip(problems, said, strict=True)
+            for one in rows
+            for text in one.answers
+        ]
+        findings = iter(work.judge(told)[0])
         out = []
         lines = iter(unit.lines(work.ids(unit.benchmark)))
         for b, problem in enumerate(problems):
@@ -98,7 +105,8 @@ class Answers:
             for m, one in enumerate(said[b]):
                 trace = traces[b][m] if shown is not None else {}
                 beside = {name: trace[name] for name in FROM_TRACE if name in trace}
-                counts = counted(one, problem, trace.get("well_formed", True), config.malformed)
+                found = [next(findings) for _ in one.answers]
+                counts = counted(one, problem, found, trace.get("well_formed", True), config.malformed)
                 gained = {} if unit.source == NONE or alone is None else uplifts(counts, alone)
                 out.append(next(lines) | {"reference": problem.answer} | beside | counts | gained)
         return out
@@ -125,6 +133,7 @@ def _known(problem: Problem, measured: Row) -> Row:
         "answers": None,
         "answer_tokens": None,
         "verdicts": [VERDICTS[OK]] * right + [VERDICTS[WRONG]] * (judged - right),
+        **({"outcomes": None, "tests": None} if problem.answer_kind == "program" else {}),
         "device_verdicts": None,
         "likelihood": measured["likelihood"],
         "cut": False,
@@ -141,15 +150,22 @@ def _measured(row: Row) -> Row:
     return {"problem_id": row["problem_id"], **told}
 
 
-def counted(said: Said, problem: Problem, well_formed: bool, malformed: Literal["fail", "execute"]) -> dict[str, Any]:
+def counted(
+    said: Said,
+    problem: Problem,
+    findings: Sequence[Finding],
+    well_formed: bool,
+    malformed: Literal["fail", "execute"],
+) -> dict[str, Any]:
     """Answers with their verdicts, and what counts of them.
 
     `verdicts` and `likelihood` are as they were. `right` of `judged` answers count, and `counted_likelihood`: none,
     and 0, behind a malformed trace that fails.
+
+    Args:
+        findings: of each answer.
     """
-    verdicts = [
-        FAILED if answer is None else verify(answer, problem.answer, problem.answer_kind) for answer in said.answers
-    ]
+    verdicts = [finding.verdict for finding in findings]
     fails = malformed == "fail" and not well_formed
     judged = sum(verdict != FAILED for verdict in verdicts)
     right = 0 if fails else sum(verdict == OK for verdict in verdicts)
@@ -157,6 +173,7 @@ def counted(said: Said, problem: Problem, well_formed: bool, malformed: Literal[
         "answers": list(said.answers),
         "answer_tokens": None if said.tokens is None else list(said.tokens),
         "verdicts": [VERDICTS[verdict] for verdict in verdicts],
+        **(outcome_fields(findings) if problem.answer_kind == "program" else {}),
         "device_verdicts": None if said.read is None else [VERDICTS[verdict] for verdict in said.read],
         "likelihood": said.likelihood,
         "cut": said.cut,

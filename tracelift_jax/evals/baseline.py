@@ -1,6 +1,7 @@
 """`tracelift baseline`: the executor without reasoning on every problem of a split, by samples and by likelihood."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from tracelift_jax.evals.progress import Progress
 from tracelift_jax.evals.served import resident_server
 from tracelift_jax.parallel.mesh import check_batch
 from tracelift_jax.rollout.batch import why_unjudged
+from tracelift_jax.rollout.judging import Judge, open_judge
 from tracelift_jax.rollout.reward import FAILED, OK
+from tracelift_jax.rollout.reward_config import RewardConfig
 from tracelift_jax.tasks.problem import Problem
-from tracelift_jax.tasks.verify import verify
 from tracelift_jax.train.baseline_file import Baseline, Row, baseline_key
 from tracelift_jax.train.planner_loop import Train
 from tracelift_jax.train.roles import load_roles
@@ -31,46 +33,64 @@ def run_baseline(config: Train, out: str, split: str, samples: int, batch_size: 
         batch_size: problems at a time, over all devices.
 
     Raises:
-        UserError: the file holds another baseline, or something cannot be read.
+        UserError: the file holds another baseline, something cannot be read, or programs cannot be run here.
     """
     require(samples >= 1, f"--samples must be at least 1, got {samples}")
     require(batch_size >= 1, f"--batch_size must be at least 1, got {batch_size}")
-    reward = dataclasses.replace(config.roles.reward, kind="exec_only", uplift="none")
-    loaded = load_roles(dataclasses.replace(config.roles, reward=reward, reward_model=None))
-    check_batch(loaded.mesh, "--batch_size", batch_size)
-    problems = loaded.roles.task.problems(split)
-    baseline = Baseline(out, baseline_key(loaded, problems))
-    executor = (resident_server if loaded.served else resident_executor)(loaded, longest=1)
-    # Whole batches at fixed places, so that a problem's samples do not depend on where a build was interrupted.
-    starts = range(0, len(problems), batch_size)
-    batches = [[problems[row] for row in range(start, min(start + batch_size, len(problems)))] for start in starts]
-    todo = [(number, batch) for number, batch in enumerate(batches) if baseline.missing(batch)]
-    with Progress(len(batches), len(batches) - len(todo)) as progress:
-        answering = executor.open()
-        for number, batch in todo:
-            progress.working_on(f"{samples} answers each to problems {number * batch_size} and on")
-            fit = [problem for problem in batch if executor.fits(problem)]
-            seed = stable_hash(config.seed, "baseline", split, number)
-            said = answering.answer(Asked(fit, batch_size, None, samples, False, seed)) if fit else []
-            rows = {problem.problem_id: _unmeasured(problem) for problem in batch}
-            for problem, (one,) in zip(fit, said, strict=True):
-                host = loaded.served and not why_unjudged(problem)
-                verdicts = _host_verdicts(problem, one) if host else one.read
-                if verdicts is not None and (judged := len(verdicts) - verdicts.count(FAILED)):
-                    row = {"ok": verdicts.count(OK), "trials": judged, "likelihood": one.likelihood}
-                    rows[problem.problem_id] = {"problem_id": problem.problem_id, **row}
-                elif verdicts is not None:
-                    del rows[problem.problem_id]  # no answer came, which says nothing of the problem
-            baseline.add(list(rows.values()))
-            progress.done()
+    problems = list(config.roles.task.problems(split))
+    with open_judge(config.roles.sandbox, problems) as judge:  # before any weights
+        reward = RewardConfig(kind="exec_only", uplift="none")
+        loaded = load_roles(dataclasses.replace(config.roles, reward=reward, reward_model=None))
+        check_batch(loaded.mesh, "--batch_size", batch_size)
+        baseline = Baseline(out, baseline_key(loaded, problems))
+        executor = (resident_server if loaded.served else resident_executor)(loaded, longest=1)
+        # Whole batches at fixed places, so that a problem's samples do not depend on where a build was interrupted.
+        batches = [problems[start : start + batch_size] for start in range(0, len(problems), batch_size)]
+        todo = [(number, batch) for number, batch in enumerate(batches) if baseline.missing(batch)]
+        with Progress(len(batches), len(batches) - len(todo)) as progress:
+            answering = executor.open()
+            for number, batch in todo:
+                progress.working_on(f"{samples} answers each to problems {number * batch_size} and on")
+                fit = [problem for problem in batch if executor.fits(problem)]
+                seed = stable_hash(config.seed, "baseline", split, number)
+                said = answering.answer(Asked(fit, batch_size, None, samples, False, seed)) if fit else []
+                verdicts = _verdicts(judge, fit, [one for (one,) in said], loaded.served is not None)
+                baseline.add(_rows(batch, verdicts, {p.problem_id: one for p, (one,) in zip(fit, said, strict=True)}))
+                progress.done()
     _tell(Path(out), [baseline.rows[problem.problem_id] for problem in problems if problem.problem_id in baseline.rows])
     if failed := len(baseline.missing(problems)):
         raise UserError(f"{out}: {failed} problems are not measured, for no answers came; the same command goes on")
 
 
-def _host_verdicts(problem: Problem, said: Said) -> tuple[int, ...]:
-    """Of answers that came as text."""
-    return tuple(FAILED if text is None else verify(text, problem.answer, problem.answer_kind) for text in said.answers)
+def _verdicts(
+    judge: Judge, problems: Sequence[Problem], said: Sequence[Said], served: bool
+) -> dict[str, tuple[int, ...]]:
+    """Of the answers to each problem that can be judged: the device's, or the host's of programs and of a server."""
+    found = {p.problem_id: one.read for p, one in zip(problems, said, strict=True) if one.read is not None}
+    told = [
+        (problem, text)
+        for problem, one in zip(problems, said, strict=True)
+        for programs in [problem.answer_kind == "program"]
+        if (programs or served) and not why_unjudged(problem, programs)
+        for text in one.answers
+    ]
+    by_host: dict[str, list[int]] = {problem.problem_id: [] for problem, _ in told}
+    for (problem, _), finding in zip(told, judge(told)[0], strict=True):
+        by_host[problem.problem_id].append(finding.verdict)
+    return found | {name: tuple(verdicts) for name, verdicts in by_host.items()}
+
+
+def _rows(batch: Sequence[Problem], verdicts: Mapping[str, tuple[int, ...]], said: Mapping[str, Said]) -> list[Row]:
+    """What a baseline file is told of a batch: nothing of a problem to which no answer came."""
+    rows = []
+    for problem in batch:
+        name = problem.problem_id
+        if name not in verdicts:
+            rows.append(_unmeasured(problem))
+        elif judged := len(verdicts[name]) - verdicts[name].count(FAILED):
+            counts = {"ok": verdicts[name].count(OK), "trials": judged}
+            rows.append({"problem_id": name, **counts, "likelihood": said[name].likelihood})
+    return rows
 
 
 def _unmeasured(problem: Problem) -> Row:

@@ -10,9 +10,11 @@ the same bytes. Planners are on the device one after the other, and so are execu
 """
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tracelift_jax.checked import to_jsonable
 from tracelift_jax.errors import UserError
@@ -29,6 +31,9 @@ from tracelift_jax.evals.traces import Traces
 from tracelift_jax.evals.work import Work, make_plan, read_baselines, read_problems
 from tracelift_jax.models import build
 from tracelift_jax.parallel.mesh import check_batch
+from tracelift_jax.rollout.judging import Judge, open_judge
+from tracelift_jax.rollout.reward_config import RewardConfig
+from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text.prompts import Pieces
 from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.checkpoint import find_run
@@ -48,6 +53,11 @@ def with_flags(config: Evaluate, runs: Sequence[str], executors: Sequence[str]) 
     return dataclasses.replace(config, runs=(*config.runs, *runs), executors=(*config.executors, *more))
 
 
+def _described(config: Evaluate) -> dict[str, Any]:
+    """What of an experiment its records depend on: how they are counted may be asked another way."""
+    return {name: value for name, value in to_jsonable(config).items() if name != "pass_at"}
+
+
 def run_evaluation(config: Evaluate, operative: str, out: str, load_run: Callable[[str], Train]) -> None:
     """Evaluates, or goes on evaluating, into a directory, and prints a table.
 
@@ -55,27 +65,32 @@ def run_evaluation(config: Evaluate, operative: str, out: str, load_run: Callabl
         operative: the experiment as a gin file. load_run: reads the gin file of a trained planner.
 
     Raises:
-        UserError: something the experiment names is not there, or the directory holds something else.
+        UserError: something the experiment names is not there, programs are asked for and cannot be run here, or the
+            directory holds something else.
     """
     path = Path(out)
     header = _look_at(path)
-    header.compare("config", to_jsonable(config))
-    work = begin(config, load_run)
-    header.compare("problems", work.described())
-    header.compare("resident", work.loaded.fingerprints)
-    _make(path)
-    header.check("config", to_jsonable(config))
-    header.check("problems", work.described())
-    header.check("resident", work.loaded.fingerprints)
-    for name, (run, _) in work.runs.items():
-        header.check(f"newest checkpoint of {name}", find_run(build.find(run))[1])
-    flags = "".join(f"# --run_dir={run}\n" for run in config.runs)
-    models = (executor.model.path for executor in config.executors if isinstance(executor, ExecutorModel))
-    flags += "".join(f"# --executors={path}\n" for path in models)
-    write_whole(path / "config.gin", (operative + flags).encode())
-    timing = Timing(path / "timing.json")
-    evaluate(work, header, path, timing)
-    finish(path, timing)
+    header.compare("config", _described(config))
+    problems = read_benchmarks(config)
+    everything = itertools.chain.from_iterable(problems.values())
+    # Before any weights, and until the last answer is judged, however that comes about.
+    with open_judge(config.train.roles.sandbox, everything) as judge:
+        work = begin(config, problems, judge, load_run)
+        header.compare("problems", work.described())
+        header.compare("resident", work.loaded.fingerprints)
+        _make(path)
+        header.check("config", _described(config))
+        header.check("problems", work.described())
+        header.check("resident", work.loaded.fingerprints)
+        for name, (run, _) in work.runs.items():
+            header.check(f"newest checkpoint of {name}", find_run(build.find(run))[1])
+        flags = "".join(f"# --run_dir={run}\n" for run in config.runs)
+        models = (executor.model.path for executor in config.executors if isinstance(executor, ExecutorModel))
+        flags += "".join(f"# --executors={path}\n" for path in models)
+        write_whole(path / "config.gin", (operative + flags).encode())
+        timing = Timing(path / "timing.json")
+        evaluate(work, header, path, timing)
+    finish(path, timing, config.pass_at)
 
 
 def _look_at(path: Path) -> Header:
@@ -100,14 +115,33 @@ def _make(path: Path) -> None:
         raise UserError(f"{path}: cannot be made ({error.strerror})") from None
 
 
-def begin(config: Evaluate, load_run: Callable[[str], Train]) -> Work:
-    """Reads all that an evaluation needs before its first unit; trained planners wait for their turn."""
+def read_benchmarks(config: Evaluate) -> dict[str, list[Problem]]:
+    """The problems that each benchmark asks for, by its name.
+
+    Raises:
+        UserError: as `read_problems`.
+    """
+    return {benchmark.name: read_problems(benchmark) for benchmark in config.chosen}
+
+
+def begin(
+    config: Evaluate, problems: Mapping[str, Sequence[Problem]], judge: Judge, load_run: Callable[[str], Train]
+) -> Work:
+    """Reads all that an evaluation needs before its first unit; trained planners wait for their turn.
+
+    Args:
+        problems: as `read_benchmarks` gives them. judge: of answers to them. load_run: see `run_evaluation`.
+
+    Raises:
+        UserError: something the experiment names is not there.
+    """
     runs = {
         name: (run, load_run(str(find_run(build.find(run))[0])))
         for name, run in zip(config.planners, config.runs, strict=True)
     }
-    problems = {benchmark.name: read_problems(benchmark) for benchmark in config.chosen}
-    loaded = load_roles(config.train.roles, config.train.loss.normalize)
+    # Nothing is rewarded here, and who judges is known.
+    roles = dataclasses.replace(config.train.roles, reward=RewardConfig(kind="exec_only", uplift="none"))
+    loaded = load_roles(roles, config.train.loss.normalize)
     check_batch(loaded.mesh, "Evaluate.batch_size", config.batch_size)
     candidates = make_candidates(config, loaded)
     readers = [(loaded.pieces, loaded.roles), *(_reader(train.roles) for _, train in runs.values())]
@@ -120,6 +154,7 @@ def begin(config: Evaluate, load_run: Callable[[str], Train]) -> Work:
         problems=problems,
         plan=make_plan(config, problems, readers, candidates),
         baselines=read_baselines(config, loaded, problems),
+        judge=judge,
     )
 
 
@@ -176,11 +211,11 @@ def evaluate(work: Work, header: Header, path: Path, timing: Timing) -> None:
             progress.done()
 
 
-def finish(path: Path, timing: Timing) -> None:
-    """Writes results and report from the records, and prints the table."""
+def finish(path: Path, timing: Timing, pass_at: Sequence[int] = ()) -> None:
+    """Writes results and report from the records, and prints the table; `pass_at`: see `Evaluate`."""
     header = Header(path / HEADER)
     records = read_records(path / RECORDS)
-    results = make_results(records, header.parts["problems"])
+    results = make_results(records, header.parts["problems"], pass_at)
     draw(results, path / "report.png")
     write_whole(path / "report.md", markdown(results).encode())
     write_whole(path / RESULTS, to_json(results))

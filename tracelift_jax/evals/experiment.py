@@ -127,6 +127,9 @@ class Evaluate:
         modes: "greedy": one greedy trace and one greedy answer; "sampled": `samples` traces of a planner with `answers`
             answers each. Reasoning that is not drawn gets samples x answers answers, so that all have as many.
         samples, answers, temperature, top_p: how planners draw in the mode "sampled"; executors draw as in training.
+        pass_at: k's for which results tell pass@k, the chance that one of k answers to a problem is right, by the
+            unbiased estimator from all samples x answers of a problem; of its one greedy answer pass@1 alone. Answers
+            behind one trace are not independent: for k above 1 raise `samples`, and leave `answers` at 1.
         malformed: what counts for a trace without closing tag, empty, or with a second opening tag: "fail", wrong
             whatever was answered, as in training by default; "execute", the answer.
         reasoning_tokens: for an executor, longer reasoning (its tags included) is cut at its end, and counted.
@@ -148,6 +151,7 @@ class Evaluate:
     answers: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
+    pass_at: tuple[int, ...] = ()
     malformed: Literal["fail", "execute"] = "fail"
     reasoning_tokens: int = 1024
     batch_size: int = 64
@@ -163,6 +167,7 @@ class Evaluate:
             _check_distinct(f"Evaluate.{field}", getattr(self, field))
         require(self.temperature > 0, f"Evaluate.temperature must be above 0, got {self.temperature}; greedy is a mode")
         require(0 < self.top_p <= 1, f"Evaluate.top_p must lie in (0, 1], got {self.top_p}")
+        self._check_pass_at()
         require("{answer}" in self.answer_only, 'Evaluate.answer_only must hold "{answer}"')
         _check_distinct("Evaluate.benchmarks", [benchmark.name for benchmark in self.benchmarks])
         for name in self.only:
@@ -188,6 +193,15 @@ class Evaluate:
             taken = name in (NONE, REFERENCE, UNTRAINED, TRAINED)
             require(not taken, f"Evaluate.runs: a directory's name must not be {name!r}, which is a source already")
         require(not self.runs or TRAINED in self.sources, 'Evaluate.runs: "trained" is not among Evaluate.sources')
+
+    def _check_pass_at(self) -> None:
+        _check_distinct("Evaluate.pass_at", list(map(str, self.pass_at)))
+        sampled = "sampled" in self.modes
+        drawn, hint = (self.samples * self.answers, "raise Evaluate.samples") if sampled else (1, 'add mode "sampled"')
+        for k in self.pass_at:
+            require(k >= 1, f"Evaluate.pass_at must be from 1 on, got {k}")
+            more = f"pass@{k} needs {k} answers to a problem, and there will be {drawn}; {hint}, or lower it"
+            require(k <= drawn, f"Evaluate.pass_at: {more}")
 
     @property
     def chosen(self) -> tuple[Benchmark, ...]:

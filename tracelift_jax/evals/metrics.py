@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from tracelift_jax.evals.pass_at_k import passes_at_k
 from tracelift_jax.rollout.evaluate import wilson
 
 RESAMPLES = 10_000
@@ -195,8 +196,21 @@ def weighted(x: np.ndarray, weight: np.ndarray) -> float | None:
     return float((x * weight)[known].sum() / total) if total else None
 
 
-def summary(found: Outcomes, alone: Outcomes | None) -> dict[str, Any]:
-    """All that is told of one benchmark, source, executor and mode; `alone` is the executor without reasoning."""
+def pass_at(found: Outcomes, k: int) -> Value:
+    """pass@k over problems, as a `rate`; a problem with fewer than k judged answers is not in it."""
+    right, judged = (
+        np.bincount(found.problem, counts, found.problems).astype(np.int64) for counts in (found.right, found.judged)
+    )
+    # Of n answers there are n // k tries of k that share none.
+    return rate(passes_at_k(judged, right, k), float(np.sum(judged // k)))
+
+
+def summary(found: Outcomes, alone: Outcomes | None, passes: Sequence[int] = ()) -> dict[str, Any]:
+    """All that is told of one benchmark, source, executor and mode.
+
+    Args:
+        alone: the executor without reasoning. passes: the k's of `pass_at`.
+    """
     n = len(found.problem)
     right, judged = found.right.astype(float), found.judged.astype(float)
     likelihood = found.means(found.likelihood)
@@ -208,6 +222,7 @@ def summary(found: Outcomes, alone: Outcomes | None) -> dict[str, Any]:
         "compared": int(found.compared.sum()),
         "disagreed": int(found.disagreed.sum()),
         "accuracy": rate(found.accuracy, float(found.judged.sum())),
+        "pass_at": {str(k): pass_at(found, k) for k in passes},
         "likelihood": mean(likelihood, 0.0),
         "uplift": difference(found.accuracy - alone.accuracy) if alone else nothing(),
         "uplift_likelihood": mean(likelihood - alone.means(alone.likelihood)) if alone else nothing(),

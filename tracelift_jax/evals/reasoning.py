@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from tracelift_jax.tasks.problem import Problem
+from tracelift_jax.tasks.programs import shows_program
 from tracelift_jax.text.numbers import number_of
 from tracelift_jax.train.solve import number_text
 
@@ -70,9 +71,15 @@ def leaks(reasoning: str, problem: Problem, equal: Callable[[str], bool]) -> boo
     "9 * 2 = 18", is no leak: a calculation that ends in the answer is what was asked for. Wrong answers leak nothing,
     and answers that are no numbers can only be announced.
 
+    Where a program is asked for it does where it gives one (`shows_program`), or holds the reference's.
+
     Args:
-        equal: whether a text, read as an answer, is right.
+        equal: whether a text, read as an answer, is right; nobody asks where a program is asked for.
     """
+    if problem.answer_kind == "program":
+        given = problem.answer.strip()
+        entry_point = "" if problem.oracle is None else problem.oracle.entry_point
+        return (bool(given) and given in reasoning) or shows_program(reasoning, entry_point)
     for mark in _MARK.finditer(reasoning):
         rest = reasoning[mark.end() :].partition("\n")[0]
         if rest.strip() and equal((mark[0] if mark[0].startswith("\\") else "#### ") + rest):

@@ -31,8 +31,7 @@ def markdown(results: Result) -> str:
             if len(view.executors) > 1:
                 parts.append(f"### {benchmark}, executor {executor}\n")
             parts.append(_accuracy(view, benchmark, executor))
-            changes = _differences(view, benchmark, executor)
-            parts += [changes] if changes else []
+            parts += filter(None, [_passes(view, benchmark, executor), _differences(view, benchmark, executor)])
         parts.append(_reasoning(view, benchmark))
     return "\n".join([*parts, "![right answers by source of reasoning](report.png)\n"])
 
@@ -47,6 +46,16 @@ def _accuracy(view: View, benchmark: str, executor: str) -> str:
         cells = [*right, *uplift, group["likelihood"], group["uplift_likelihood"]]
         rows.append([source, *(interval(dict(cell)) for cell in cells)])
     return table([*head, f"likelihood, {last}", f"uplift by likelihood, {last}"], rows)
+
+
+def _passes(view: View, benchmark: str, executor: str) -> str:
+    """pass@k, where it was asked for."""
+    columns = view.passes()
+    rows = [
+        [source, *(interval(dict(value)) for value in view.passed(benchmark, source, executor))]
+        for source in view.sources_of(benchmark)
+    ]
+    return table(["pass@k", *(f"pass@{k}, {mode}" for mode, k in columns)], rows) if columns else ""
 
 
 def _differences(view: View, benchmark: str, executor: str) -> str:
@@ -107,7 +116,10 @@ def _about_problems(view: View) -> Iterator[str]:
         if count < FEW_PROBLEMS:
             yield f"{name}: only {count} problems; the intervals matter more than the values."
         if about["left_out"]:
-            yield f"{name}: {about['left_out']} of {about['problems']} problems did not fit and are in no number."
+            yield (
+                f"{name}: {about['left_out']} of {about['problems']} problems did not fit, or lack tests, and are in "
+                "no number."
+            )
         if about["baseline"]:
             yield f"{name}: the executor alone, sampled, is as {about['baseline']} has it."
         if about["without_reference"]:

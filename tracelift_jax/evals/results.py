@@ -99,14 +99,15 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float, ...]:
     )
 
 
-def make_results(records: Records, problems: Mapping[str, Any]) -> dict[str, Any]:
+def make_results(records: Records, problems: Mapping[str, Any], pass_at: Sequence[int] = ()) -> dict[str, Any]:
     """All numbers of an evaluation as one tree of plain values.
 
     Args:
-        problems: of each benchmark, as the header has them.
+        problems: of each benchmark, as the header has them. pass_at: see `Evaluate`.
     """
     groups = [
-        dict(zip(GROUP, group, strict=True)) | summary(found, records.alone(group))
+        dict(zip(GROUP, group, strict=True))
+        | summary(found, records.alone(group), [k for k in pass_at if k == 1 or group[3] == "sampled"])
         for group, found in records.groups.items()
     ]
     changes = [

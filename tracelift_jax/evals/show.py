@@ -20,8 +20,10 @@ def show(results: Result, throughput: Mapping[str, float]) -> None:
     view = View(results)
     for benchmark in view.benchmarks:
         for executor in view.executors:
-            console.print(_table(view, benchmark, executor), soft_wrap=False)
-            console.print()
+            for shown in (_table(view, benchmark, executor), _passes(view, benchmark, executor)):
+                if shown:
+                    console.print(shown, soft_wrap=False)
+                    console.print()
     for kind, speed in throughput.items():
         console.print(f"{kind}: {speed:.3g} problems/s")
 
@@ -41,6 +43,19 @@ def _table(view: View, benchmark: str, executor: str) -> Table:
         name = f"· {audit}" if audit else source
         shown.add_row(name, *right, half(last["uplift"]), number(last["score"]["value"]), *written)
     return shown
+
+
+def _passes(view: View, benchmark: str, executor: str) -> Table | None:
+    """pass@k, where it was asked for."""
+    columns = view.passes()
+    shown = Table(title=f"{benchmark}, executor {executor}: pass@k", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    shown.add_column("", overflow="fold")
+    for mode, k in columns:
+        shown.add_column(f"@{k} {mode}", justify="right", no_wrap=True)
+    for source in view.sources_of(benchmark):
+        name = f"· {source.partition('/')[2]}" if "/" in source else source
+        shown.add_row(name, *map(half, view.passed(benchmark, source, executor)))
+    return shown if columns else None
 
 
 def half(value: Result) -> str:

@@ -41,6 +41,15 @@ class View:
         """The group of the last mode, which is the sampled one where there are both."""
         return self.groups[benchmark, source, executor, self.modes[-1]]
 
+    def passes(self) -> list[tuple[str, str]]:
+        """The modes and k's of pass@k; none where it was not asked for."""
+        asked = {mode: group["pass_at"] for (*_, mode), group in self.groups.items()}
+        return [(mode, k) for mode in self.modes for k in asked[mode]]
+
+    def passed(self, benchmark: str, source: str, executor: str) -> list[Result]:
+        """pass@k for each of `passes`."""
+        return [self.groups[benchmark, source, executor, mode]["pass_at"][k] for mode, k in self.passes()]
+
     def evaluated(self, benchmark: str) -> int:
         """How many problems are in the numbers of a benchmark."""
         about = self.results["problems"][benchmark]

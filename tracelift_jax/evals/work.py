@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from tracelift_jax.checked import require
 from tracelift_jax.evals.executors import Candidate, encode_asked, sizes_of
 from tracelift_jax.evals.experiment import Benchmark, Evaluate
 from tracelift_jax.evals.plan import Plan
+from tracelift_jax.rollout.judging import Judge
 from tracelift_jax.tasks.problem import Oracle, Problem, Task
 from tracelift_jax.text.prompts import Pieces
 from tracelift_jax.train.baseline_file import Baseline, open_baseline
@@ -26,6 +28,7 @@ class Work:
         loaded: the resident roles. candidates: the executors, by name.
         tasks: by benchmark. problems: those asked for, by benchmark and row. plan: all units.
         baselines: what was measured before of the resident executor alone, by benchmark.
+        judge: of all answers.
     """
 
     config: Evaluate
@@ -36,6 +39,7 @@ class Work:
     problems: Mapping[str, Sequence[Problem]]
     plan: Plan
     baselines: Mapping[str, Baseline]
+    judge: Judge
 
     def ids(self, benchmark: str) -> list[str]:
         """Of its problems, by row."""
@@ -51,12 +55,14 @@ class Work:
         return task.faithful(problem, reasoning) if isinstance(task, Oracle) else None
 
     def described(self) -> dict[str, Any]:
-        """The problems of each benchmark: how many there are, how many do not fit, and a digest of their texts."""
+        """The problems of each benchmark: how many, how many do not fit, and a digest of their texts and tests."""
         out = {}
         for name, problems in self.problems.items():
             digest = hashlib.sha256()
             for problem in problems:
-                for text in (problem.problem_id, problem.text, problem.answer, problem.reasoning):
+                tests = "" if problem.oracle is None else json.dumps(problem.oracle.to_json())
+                texts = [problem.problem_id, problem.text, problem.answer, problem.reasoning]
+                for text in [*texts, tests] if tests else texts:
                     digest.update(text.encode("utf-8", "backslashreplace") + b"\0")
             out[name] = {
                 "problems": len(problems),
@@ -101,6 +107,10 @@ def read_baselines(config: Evaluate, loaded: Loaded, problems: Mapping[str, Sequ
     }
 
 
+def _can_be_judged(problem: Problem) -> bool:
+    return problem.answer_kind != "program" or problem.oracle is not None
+
+
 def _fits(pieces: Pieces, roles: Roles, problem: Problem) -> bool:
     return encode_asked(pieces, sizes_of(roles), problem) is not None
 
@@ -111,19 +121,21 @@ def make_plan(
     readers: Sequence[tuple[Pieces, Roles]],
     candidates: Sequence[Candidate],
 ) -> Plan:
-    """Plans the work on all problems that fit everybody: so every comparison is of the same problems.
+    """Plans the work on all problems that fit everybody and can be judged: so every comparison is of the same ones.
 
     Args:
         readers: planners and the reward model, by their words and their room.
 
     Raises:
-        UserError: no problem of a benchmark fits.
+        UserError: no problem of a benchmark fits, or none can be judged.
     """
     fits: list[Callable[[Problem], bool]] = [candidate.fits for candidate in candidates]
     fits += [partial(_fits, pieces, roles) for pieces, roles in readers]
     rows, reasoned = {}, {}
     for name, found in problems.items():
-        rows[name] = tuple(row for row, problem in enumerate(found) if all(fit(problem) for fit in fits))
+        judged = [(row, problem) for row, problem in enumerate(found) if _can_be_judged(problem)]
+        require(bool(judged), f"Benchmark {name!r}: asks for programs, and no problem has tests to judge them by")
+        rows[name] = tuple(row for row, problem in judged if all(fit(problem) for fit in fits))
         require(bool(rows[name]), f"Benchmark {name!r}: no problem fits Roles.prompt_tokens; raise it")
         reasoned[name] = tuple(row for row in rows[name] if found[row].reasoning.strip())
     return Plan(config, rows, reasoned, tuple(candidate.name for candidate in candidates))

@@ -72,35 +72,32 @@ def records(
                 answers, without_answers = list(heard.answers.behind[b][g]), list(heard.answers.alone[b][g])
                 if problem.answer_kind == "program":
                     tested = outcome_fields(heard.findings[b][g])
-            record = (
-                common
-                | tested
-                | {
-                    "problem_id": problem.problem_id,
-                    "trace": g,
-                    "problem": problem.text,
-                    "reference": problem.answer,
-                    "trace_tokens": tokens,
-                    "reasoning": body,
-                    "sampler_logprobs": [round(float(x), 5) for x in np.asarray(done.logprobs[b, g])[: len(tokens)]],
-                    "well_formed": bool(done.well_formed[b, g]),
-                    "answer_tokens": said if done.answers.ids.shape[-1] else None,
-                    "answers": answers,
-                    "verdicts": [VERDICTS[int(done.verdicts[b, g, k])] for k in asked],
-                    "uplift": float(gained.value[b, g]),
-                    "with_counts": [int(gained.ok[b, g]), int(gained.trials[b, g])],
-                    "without_counts": [int(gained.baseline_ok[b, g]), int(gained.baseline_trials[b, g])],
-                    "without_answers": without_answers,
-                    "likelihood": float(gained.likelihood[b, g]),
-                    "baseline_likelihood": float(gained.baseline_likelihood[b, g]),
-                    "rubric": [float(x) for x in done.rubric[b, g]],
-                    "total": float(done.total[b, g]),
-                    "score": float(done.score[b, g]),
-                    "reward": float(done.reward[b, g]),
-                    "advantage": float(done.advantage[b, g]),
-                    "counted": bool(done.counted[b, g]),
-                }
-            )
+            record = common | {
+                "problem_id": problem.problem_id,
+                "trace": g,
+                "problem": problem.text,
+                "reference": problem.answer,
+                "trace_tokens": tokens,
+                "reasoning": body,
+                "sampler_logprobs": [round(float(x), 5) for x in np.asarray(done.logprobs[b, g])[: len(tokens)]],
+                "well_formed": bool(done.well_formed[b, g]),
+                "answer_tokens": said if done.answers.ids.shape[-1] else None,
+                "answers": answers,
+                "verdicts": [VERDICTS[int(done.verdicts[b, g, k])] for k in asked],
+                **tested,
+                "uplift": float(gained.value[b, g]),
+                "with_counts": [int(gained.ok[b, g]), int(gained.trials[b, g])],
+                "without_counts": [int(gained.baseline_ok[b, g]), int(gained.baseline_trials[b, g])],
+                "without_answers": without_answers,
+                "likelihood": float(gained.likelihood[b, g]),
+                "baseline_likelihood": float(gained.baseline_likelihood[b, g]),
+                "rubric": [float(x) for x in done.rubric[b, g]],
+                "total": float(done.total[b, g]),
+                "score": float(done.score[b, g]),
+                "reward": float(done.reward[b, g]),
+                "advantage": float(done.advantage[b, g]),
+                "counted": bool(done.counted[b, g]),
+            }
             if isinstance(task, Oracle):
                 record["faithful"] = task.faithful(problem, body)
             out.append(record)

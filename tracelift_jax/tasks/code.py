@@ -81,6 +81,11 @@ class HumanEval:
         checked.check_types(self)
         _check_name("HumanEval", self.name)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The one there is."""
+        return ("test",)
+
     def problems(self, split: str) -> tuple[Problem, ...]:
         """Every problem, in the order of the file.
 
@@ -127,6 +132,11 @@ class Mbpp:
         checked.check_types(self)
         checked.require(self.shown >= 0, f"Mbpp.shown must not be negative, got {self.shown}")
         _check_name("Mbpp", self.name)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Upstream's; a file may have no problem of some."""
+        return tuple(_MBPP_SPLITS)
 
     def problems(self, split: str) -> tuple[Problem, ...]:
         """Every problem of a split, in the order of the file.
@@ -293,6 +303,11 @@ class CodeTask:
             bool(self.oracle) == given,
             f'CodeTask.oracle must {"name a file" if given else "be empty"} for CodeTask.tests = "{self.tests}"',
         )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that have a file."""
+        return tuple(split for split, path in (("train", self.train), ("test", self.test)) if path)
 
     def problems(self, split: str) -> tuple[Problem, ...]:
         """Every problem of a split, read and checked before the first is used.

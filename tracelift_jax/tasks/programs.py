@@ -95,6 +95,8 @@ _PROSE = re.compile(
     r"|\d{1,3}[.)] [A-Z`*]|[-*] [A-Z`*]|\*\*[A-Z]|<[/|\w]|\[/|---+$|`|~~~"
 )
 _READS = re.compile(r"\binput\(|\bstdin\b|\bopen\(0|\bfileinput\b")
+_DEFINES = re.compile(rf"(?:async )?def {_NAME} *\(")
+_PRINTS = re.compile(r"(?:sys\.stdout\.write|print)\(")
 _PROMPT = re.compile(r"[ \t]*(?:>>>|\.\.\.)(?: |$)")
 _FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|[^\n(]*)[^\n]*\n", re.MULTILINE)
 _LONGEST = 400  # characters of a line that say what kind of line it is
@@ -142,6 +144,29 @@ def find_program(text: str, entry_point: str = "") -> str:
     if not blocks:
         return _tagged(answer) or _bare(lines)
     return _chosen(blocks, entry_point) or _bare(lines[: next(i for i, line in enumerate(lines) if _opening(line))])
+
+
+def shows_program(text: str, entry_point: str = "") -> bool:
+    """Whether a text that should say in words what a program does gives one.
+
+    It does between fences or tags, by the table above; and without them where a line defines a function or the entry
+    point, or, where a whole program is asked for, is one of code that reads or prints. Other lines that could be code,
+    such as `total = a + b` or `for each item:`, are also how people write.
+    """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    blocks = tuple(_blocks(lines))
+    if _chosen(blocks, entry_point) if blocks else _tagged(text):
+        return True
+    return any(_gives_code(line.strip()[:_LONGEST], entry_point) for line in lines)
+
+
+def _gives_code(line: str, entry_point: str) -> bool:
+    if _DEFINES.match(line):
+        return True
+    if entry_point:
+        return bool(_definition(entry_point).match(line)) and ("lambda" in line or line.startswith("class"))
+    return bool(_is_code(line) and (_PRINTS.match(line) or _READS.search(line)))
 
 
 def program_of(text: str, tests: Tests) -> Program | None:
