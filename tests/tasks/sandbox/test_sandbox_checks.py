@@ -2,10 +2,12 @@
 
 import gc
 import os
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from sandbox_left import PATIENT, QUICK, descendants
+from sandbox_left import HELD, PATIENT, QUICK, boxes_with, descendants, let_go, until
 
 from tracelift_jax.tasks.sandbox import Bubblewrap, Program, Ran
 
@@ -290,6 +292,39 @@ def test_a_check_that_is_no_python_says_nothing_of_the_program(check: Check) -> 
 def test_what_a_check_cannot_pass_is_said(check: Check) -> None:
     ran = check("def f(g): return g(1)", "assert f(lambda x: x) == 1")
     assert (ran.status, ran.error) == ("failed", "TypeError: a check cannot pass a function to a program")
+
+
+def in_memory_of(pid: int, words: bytes) -> bool:
+    """Whether a process can be seen to hold these words, anywhere that it can write."""
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            span, rights, *_ = line.split()
+            if rights.startswith("rw"):
+                first, last = (int(word, 16) for word in span.split("-"))
+                memory.seek(first)
+                if words in memory.read(last - first):
+                    return True
+    return False
+
+
+def test_no_memory_of_the_box_of_the_program_holds_the_check(boxes: Bubblewrap) -> None:
+    """Seen from outside, where everything can be read, while the check waits for an answer."""
+    source = "kept = 'words-of-the-program'\ndef f():" + HELD.replace("\n", "\n    ") + "return 2"
+    ended: list[Ran] = []
+    program = Program(source, checks=("assert f() == 2, 'words-of-the-check'",))
+    thread = threading.Thread(target=lambda: ended.extend(boxes.run(program, PATIENT)))
+    thread.start()
+    assert until(lambda: len(boxes_with(boxes, "here")) == 1)
+    (box,) = boxes_with(boxes, "here")
+    processes = [box._pid, *descendants(box._pid)]
+    found = [
+        [in_memory_of(pid, words) for pid in processes] for words in (b"words-of-the-program", b"words-of-the-check")
+    ]
+    let_go(box)
+    thread.join()
+    assert found == [[True, True], [False, False]]
+    assert ended[0].status == "ok"
 
 
 def test_the_check_is_not_in_the_box_of_the_program(boxes: Bubblewrap) -> None:

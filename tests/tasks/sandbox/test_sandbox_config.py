@@ -194,3 +194,6 @@ def test_where_there_are_no_users_to_give_boxes_are_made_all_the_same(
         }
         (ran,) = sandbox.run(Program("import os; os.kill(1, 9); print(os.getuid() > 0)", inputs=("",)), PATIENT)
         assert ran.stdout == "True\n"
+        for path in ("'/mine'", "os.__file__"):  # what is shown belongs to the same user here
+            (ran,) = sandbox.run(Program(f"import os; open({path}, 'a')", inputs=("",)), PATIENT)
+            assert ran.error.startswith("OSError: [Errno 30] Read-only file system: ")

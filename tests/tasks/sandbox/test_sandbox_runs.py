@@ -111,21 +111,25 @@ def test_reading_past_the_end_raises_as_in_python(run: Run) -> None:
     assert run("input()").error == "EOFError: EOF when reading a line"
 
 
-def test_runs_of_one_program_share_nothing(boxes: Bubblewrap) -> None:
-    """Neither names, nor files, nor processes; even after one was stopped."""
+@pytest.mark.parametrize("folder", ["", "os.makedirs('deep/er')"])
+def test_runs_of_one_program_share_nothing(boxes: Bubblewrap, folder: str) -> None:
+    """Neither names, nor files, nor processes; even after one was stopped. A folder that is left takes a new box."""
     source = """
 import builtins, os, sys, time
-print(sorted(os.listdir('.')), hasattr(builtins, 'mark'), 'mark' in globals())
+try: os.kill(-1, 0); others = True
+except ProcessLookupError: others = False
+print(sorted(os.listdir('.')), hasattr(builtins, 'mark'), 'mark' in globals(), others)
 word = input()
 builtins.mark = mark = 1
 open('left', 'w').write('x')
-os.makedirs('deep/er')
+if os.fork() == 0:
+    os.setsid(); os.closerange(0, 99); time.sleep(600)
 if word == 'hang':
     while True: time.sleep(1)
 """
-    runs = boxes.run(Program(source, inputs=("go", "hang", "go", "go")), Limits(seconds=2.0))
+    runs = boxes.run(Program(source + folder, inputs=("go", "hang", "go", "go")), Limits(seconds=2.0))
     assert [ran.status for ran in runs] == ["ok", "timeout", "ok", "ok"]
-    assert {ran.stdout for ran in (runs[0], *runs[2:])} == {"[] False False\n"}
+    assert {ran.stdout for ran in (runs[0], *runs[2:])} == {"[] False False False\n"}
 
 
 def test_there_is_one_run_for_each_input_and_check_in_their_order(boxes: Bubblewrap) -> None:

@@ -148,7 +148,6 @@ def _prepare(
         os.dup2(fd, place)
     # Out of the way first: the numbers may overlap.
     kept = [os.dup2(fd, _ASIDE + i, inheritable=False) for i, fd in enumerate((report, *fds))]
-    os.closerange(3, _ASIDE)
     kept = [os.dup2(fd, 3 + i, inheritable=False) for i, fd in enumerate(kept)]
     os.closerange(3 + len(kept), 2 * _ASIDE)
     _limit(*limits)
