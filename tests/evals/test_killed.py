@@ -94,7 +94,7 @@ def test_killed_while_programs_run(folder, program_judge, tmp_path):
 @pytest.mark.slow
 def test_left_by_ctrl_c_nothing_goes_on_running(folder, program_judge, tmp_path):
     """While programs spin that have all the time in the world: it ends soon, and they with it."""
-    with service(answer=lambda asked, number: f"while True: {number}") as server:
+    with service(answer=lambda asked, number: f"x = {number}\nwhile True:\n    pass") as server:
         limits = ("--gin.Limits.seconds=600.0", "--gin.Evaluate.sources=('none',)", "--gin.Evaluate.audits=()")
         process = begin(gin_programs.flags(write_programs(folder), server.url, *limits), tmp_path / "out")
         server.wait_until(lambda: bool(server.answered))

@@ -29,6 +29,7 @@ ROWS: dict[str, dict[str, Any]] = {
 MAWPS = ("multiarith", "addsub", "singleop", "singleeq")
 ROWS |= {name: {"input": "How many?", "target": 43.0} for name in MAWPS}
 BOTH = ("gsm8k", "math")
+PROGRAMS = ("humaneval", "mbpp", "code")  # see test_prepare_programs.py
 FIELDS: dict[str, Any] = {**{name: name for name in ROWS}, **dict.fromkeys(MAWPS, "mawps"), "jsonl": Fields()}
 
 
@@ -38,7 +39,7 @@ def write(path: Path, rows) -> str:
 
 
 def test_there_is_a_file_for_each():
-    assert {file.stem for file in TASKS.glob("*.gin")} == {*ROWS, "groups"}
+    assert {file.stem for file in TASKS.glob("*.gin")} == {*ROWS, "groups", *PROGRAMS}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -71,14 +72,14 @@ def test_fields_of_ones_own_by_flags(tmp_path):
     assert problem.reasoning == "Count."
 
 
-@pytest.mark.parametrize("name", [*ROWS, "groups"])
+@pytest.mark.parametrize("name", [*ROWS, "groups", *PROGRAMS])
 def test_the_command_of_the_header_loads(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     header = re.sub(r" \\\n#", "", (TASKS / f"{name}.gin").read_text().split("from __gin__")[0])
     [words] = [shlex.split(line) for line in re.findall("^#   (tracelift prepare .*)", header, re.MULTILINE)]
     outcome = command(*words[1:])
     assert outcome.code == 2  # for the data are not there, and nothing else is wrong
-    assert re.fullmatch(r"tracelift: [\w.]+\.(jsonl|json): no such file\n", outcome.errors)
+    assert re.fullmatch(r"tracelift: [\w.-]+\.(jsonl|json|jsonl\.gz): no such file\n", outcome.errors)
     assert not (ROOT / "prepared").exists()
 
 
