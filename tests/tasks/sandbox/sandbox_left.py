@@ -9,7 +9,7 @@ from pathlib import Path
 from tracelift_jax.tasks.sandbox import Bubblewrap, Limits
 from tracelift_jax.tasks.sandbox.box import Box
 
-QUICK = Limits(seconds=0.6, memory_mb=256, output_kb=64, disk_mb=8)
+QUICK = Limits(seconds=0.4, memory_mb=256, output_kb=64, disk_mb=8)
 """For what is to be stopped by the clock."""
 PATIENT = dataclasses.replace(QUICK, seconds=60.0)
 """For what ends by itself, on however busy a machine."""
