@@ -160,7 +160,12 @@ def _solve_arguments(sub: ArgumentParser) -> None:
         "problem", nargs="*", help="the problem's text, repeatable; - reads one a line from standard input"
     )
     sub.add_argument("--run_dir", help="a planner's run directory: its newest checkpoint solves")
-    sub.add_argument("--answer", action="append", default=[], help="a problem's right answer, one each or none")
+    sub.add_argument(
+        "--answer",
+        action="append",
+        default=[],
+        help="a problem's right answer, of a program what it prints; one each or none",
+    )
     sub.add_argument("--samples", type=int, metavar="N", help="draw N traces as in training, not one greedy one")
     sub.add_argument("--seed", type=int, help="of the samples; 0 if not given")
     sub.add_argument("--json", action="store_true", help="print one JSON object a problem and nothing else")
