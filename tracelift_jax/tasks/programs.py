@@ -30,42 +30,13 @@ from tracelift_jax.tasks.sandbox.program import Program
 
 _PYTHON = frozenset({"python", "python3", "python2", "py", "py3", "pypy", "pypy3", "{.python}", "ipython"})
 _SESSION = frozenset({"pycon", "python-repl", "python-console"})
-_OTHERS = frozenset(
-    (
-        *("asm", "bash", "bat", "c", "c#", "c++", "cc", "console", "cpp", "cs", "csharp", "css", "csv", "diff", "go"),
-        *(
-            "golang",
-            "haskell",
-            "html",
-            "java",
-            "javascript",
-            "js",
-            "json",
-            "julia",
-            "kotlin",
-            "latex",
-            "lua",
-            "markdown",
-        ),
-        *("math", "md", "mermaid", "ocaml", "output", "pascal", "perl", "php", "plain", "plaintext", "powershell"),
-        *(
-            "pseudo",
-            "pseudocode",
-            "r",
-            "ruby",
-            "rust",
-            "scala",
-            "sh",
-            "shell",
-            "sql",
-            "stdin",
-            "stdout",
-            "swift",
-            "tex",
-        ),
-        *("text", "toml", "ts", "txt", "typescript", "xml", "yaml", "yml"),
-    )
-)
+_OTHER_TAGS = """
+    asm bash bat c c# c++ cc console cpp cs csharp css csv diff go golang haskell html java javascript js json julia
+    kotlin latex lua markdown math md mermaid ocaml output pascal perl php plain plaintext powershell pseudo
+    pseudocode r ruby rust scala sh shell sql stdin stdout swift tex text toml ts txt typescript xml yaml yml
+"""
+_OTHERS = frozenset(_OTHER_TAGS.split())
+
 _FENCE = re.compile(r"([ \t>]*)(?:[-*+] |\d{1,3}[.)] )?[ \t]*(`{3,}|~{3,})[ \t]*([^\s`~]*)[ \t]*(.*)")
 _TAG = re.compile(
     r"^[ \t]*(?:<(code|python|program|solution|answer)>|\[(python|begin|code)\])", re.MULTILINE | re.IGNORECASE

@@ -1,5 +1,6 @@
 """Many programs at a time: in their order, none touched by another, and an end that leaves no process."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -84,6 +85,17 @@ def test_closing_ends_what_runs_and_cancels_what_waits(boxes: Bubblewrap) -> Non
     assert descendants(os.getpid()) == before
     with pytest.raises(RuntimeError, match="closed"):
         pool.submit([], Limits())
+
+
+def test_a_pool_that_nobody_refers_to_is_closed(boxes: Bubblewrap) -> None:
+    """As in a notebook, where an experiment is loaded again and again."""
+    before, threads = descendants(os.getpid()), threading.active_count()
+    pool = Pool(Bubblewrap(), 2)
+    assert pool.run([Program("def f(): return 2", checks=("assert f() == 2",))], PATIENT)[0][0].status == "ok"
+    assert descendants(os.getpid()) > before and threading.active_count() == threads + 2
+    del pool
+    gc.collect()
+    assert descendants(os.getpid()) == before and threading.active_count() == threads
 
 
 SCRIPT = """

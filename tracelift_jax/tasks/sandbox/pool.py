@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -17,11 +18,15 @@ class Closing(Sandbox, Protocol):
         ...
 
 
+Waiting = queue.SimpleQueue[tuple[Future[tuple[Ran, ...]], Program, Limits] | None]
+"""Programs to be run, in order; None ends a thread."""
+
+
 class Pool:
     """Runs programs in threads of its own, which wait for processes and take no part in computing.
 
-    It is a context; left by an exception, as by Ctrl-C, it ends what runs. The threads are daemons, and a box ends
-    when its parent does, so a process that exits without closing leaves nothing behind either.
+    It is a context; left by an exception, as by Ctrl-C, it ends what runs. One that nobody refers to any more is closed
+    too. The threads are daemons, and a box ends when its parent does, so that nothing is left behind in any case.
     """
 
     def __init__(self, sandbox: Closing, workers: int):
@@ -31,11 +36,16 @@ class Pool:
             sandbox: closed with the pool. workers: programs at a time.
         """
         self.sandbox = sandbox
-        self._waiting: queue.SimpleQueue[tuple[Future[tuple[Ran, ...]], Program, Limits] | None] = queue.SimpleQueue()
+        self._waiting: Waiting = queue.SimpleQueue()
         self._closed = threading.Event()
-        self._threads = [threading.Thread(target=self._work, name=f"sandbox-{i}", daemon=True) for i in range(workers)]
-        for thread in self._threads:
+        # Threads that do not refer to the pool: they would keep it.
+        arguments = (sandbox, self._waiting, self._closed)
+        threads = [
+            threading.Thread(target=_work, args=arguments, name=f"sandbox-{i}", daemon=True) for i in range(workers)
+        ]
+        for thread in threads:
             thread.start()
+        self._close = weakref.finalize(self, _end, *arguments, threads)
 
     def __enter__(self) -> "Pool":
         return self
@@ -67,21 +77,26 @@ class Pool:
 
     def close(self) -> None:
         """Cancels what has not begun, ends what has, and waits for the threads."""
-        self._closed.set()
-        for _ in self._threads:
-            self._waiting.put(None)
-        self.sandbox.close()
-        for thread in self._threads:
-            thread.join()
+        self._close()
 
-    def _work(self) -> None:
-        while (task := self._waiting.get()) is not None:
-            future, program, limits = task
-            if self._closed.is_set():
-                future.cancel()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(self.sandbox.run(program, limits))
-            except BaseException as error:
-                future.set_exception(error)
+
+def _end(sandbox: Closing, waiting: Waiting, closed: threading.Event, threads: Sequence[threading.Thread]) -> None:
+    closed.set()
+    for _ in threads:
+        waiting.put(None)
+    sandbox.close()
+    for thread in threads:
+        thread.join()
+
+
+def _work(sandbox: Sandbox, waiting: Waiting, closed: threading.Event) -> None:
+    while (task := waiting.get()) is not None:
+        future, program, limits = task
+        if closed.is_set():
+            future.cancel()
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(sandbox.run(program, limits))
+        except BaseException as error:
+            future.set_exception(error)
