@@ -5,8 +5,8 @@
     program    print((2 * 2) % 10)
 
 The program does the last step by itself: behind true reasoning it can be read off, and without reasoning the steps
-before it have to be done in one's head, which a small model cannot. It reads nothing, and has one test. The reasoning is
-the dial world's own, and graded by its reward model, so `task_name` stays "math".
+before it have to be done in one's head, which a small model cannot. It reads nothing, and has one test. The reasoning
+is the dial world's own, and graded by its reward model, so `task_name` stays "math".
 """
 
 import dataclasses

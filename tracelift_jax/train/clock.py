@@ -10,8 +10,8 @@ import jax
 class Clock:
     """Times the stages of steps that are dispatched one after the other and run behind the host's back.
 
-    A thread of its own waits for each stage's result. A stage begins when the host begins with it or when the one before
-    it ends, whichever is later: some are only dispatched there, in others the host has a part.
+    A thread of its own waits for each stage's result. A stage begins when the host begins with it or when the one
+    before it ends, whichever is later: some are only dispatched there, in others the host has a part.
     """
 
     def __init__(self) -> None:
