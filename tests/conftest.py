@@ -1,6 +1,7 @@
 """What all tests share: CPU, a cache of compiled functions, hypothesis without chance, shared data, tiny models."""
 
 import dataclasses
+import gc
 import os
 from pathlib import Path
 
@@ -23,6 +24,8 @@ jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_disable_most_optimizations", True)  # half again; nobody notices slow code at this size
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+gc.set_threshold(200_000, 50, 1000)  # tracing makes objects by the million, and to look through them takes a sixth more
 
 hypothesis.settings.register_profile("tracelift", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("tracelift")

@@ -318,7 +318,7 @@ def test_all_answers_of_an_evaluation_may_fail(gin, server, tmp_path):
     server.behaviour = lambda asked, before: Act(500) if "<reasoning>" in asked.prompt else FINE
     outcome = train(gin, server.url, tmp_path / "run", "--gin.ExecutorServer.most_failed=0.9")
     assert outcome.code == 2
-    assert outcome.errors == "tracelift: evaluation: none of 3 held-out problems was answered; see ExecutorServer\n"
+    assert outcome.errors == "tracelift: evaluation: none of 3 held-out problems was answered and judged\n"
 
 
 # ------------------------------------------------------------------------------------------------------- real processes

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from tracelift_jax.parallel.jitted import jitted
 from tracelift_jax.remote.client import Traffic
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.rollout import Written, execute
@@ -164,8 +164,7 @@ class OnDevice:
     def __init__(self, setup: Setup, pieces: Pieces, out_shardings: Any = None):
         """`out_shardings`: of what has a batch axis, where there are several devices."""
         self._setup, self._pieces = setup, pieces
-        where = {} if out_shardings is None else {"out_shardings": out_shardings}
-        self._execute = jax.jit(partial(self._executed, setup), **where)
+        self._execute = jitted(self._executed, setup, out_shardings=out_shardings)
 
     @staticmethod
     def _executed(setup, text, weights, batch, written, keys) -> tuple[Tokens, Tokens]:

@@ -12,7 +12,6 @@ of its samples or all of the baseline's failed, neither is its uplift.
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from tracelift_jax.parallel.jitted import jitted
 from tracelift_jax.rollout.answerers import Answerer, Answers, Known
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.code_reward import exec_reward
@@ -55,10 +55,9 @@ class Elsewhere:
     def __init__(self, setup: Setup, answerer: Answerer, judge_texts: Judge, out_shardings: Any = None):
         """`out_shardings`: of what has a batch axis, where there are several devices."""
         self._setup, self._answerer, self._judge_texts = setup, answerer, judge_texts
-        where = {} if out_shardings is None else {"out_shardings": out_shardings}
-        self._write = jax.jit(partial(write, setup), **where)
-        self._grade = jax.jit(partial(grade_traces, setup), **where)
-        self._judge = jax.jit(partial(self._judged, setup), **where)
+        self._write = jitted(write, setup, out_shardings=out_shardings)
+        self._grade = jitted(grade_traces, setup, out_shardings=out_shardings)
+        self._judge = jitted(self._judged, setup, out_shardings=out_shardings)
 
     @staticmethod
     def _judged(setup, batch, written, grades, said, alone, verdicts, counts, executed) -> Rollout:

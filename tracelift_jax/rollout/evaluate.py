@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.errors import UserError
+from tracelift_jax.parallel.jitted import jitted
 from tracelift_jax.parallel.mesh import place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.elsewhere import Elsewhere
@@ -109,7 +109,7 @@ class Evaluator:
         self, setup: Setup, temperature: float, elsewhere: Callable[[Setup], Elsewhere] | None
     ) -> Callable[[Weights, PromptBatch, Array], Rollout]:
         if elsewhere is None:
-            here = jax.jit(partial(rollout, evaluation_setup(setup, temperature)))
+            here = jitted(rollout, evaluation_setup(setup, temperature))
             return lambda weights, batch, key: here(self._text, weights, batch, key)
         served = elsewhere(evaluation_setup(setup, temperature, likelihood=False))
 

@@ -6,6 +6,7 @@ state   = AdamW(state, gradient of loss)                          update.update
 """
 
 import dataclasses
+import functools
 from functools import partial
 from typing import Any
 
@@ -78,6 +79,7 @@ def policy_loss(
     return grpo_loss(logprobs, batch.logprobs, batch.advantage, mask, batch.counted, config, base)
 
 
+@functools.lru_cache(maxsize=8)
 def make_steps(
     setup: Setup,
     loss: GrpoConfig,
@@ -86,7 +88,7 @@ def make_steps(
     steps: int,
     layouts: Layouts | None = None,
 ):
-    """The two jitted functions of a step.
+    """The two jitted functions of a step; for the same arguments the same ones, which are compiled once.
 
     Args:
         passes: updates on each rollout; from the second on the ratio leaves 1.

@@ -6,6 +6,7 @@ Every step takes B groups of one positive and M - 1 flawed traces. The problem i
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -156,13 +157,20 @@ def prefix_labels(batch: GroupBatch) -> Array:
     return jnp.where(differs[..., None], labels[:, :, None], labels[:, :1, None])
 
 
-def make_steps(config: TrainRm, shape: ModelConfig, layouts: Layouts | None = None):
-    """The optimizer and the jitted train step and held-out metrics."""
+@functools.lru_cache(maxsize=8)
+def make_steps(
+    shape: ModelConfig,
+    loss: RewardModelLossConfig,
+    optimizer_config: OptimizerConfig,
+    steps: int,
+    layouts: Layouts | None = None,
+):
+    """The optimizer, the jitted train step and held-out metrics; for the same arguments the same, compiled once."""
     model = Transformer(shape)
-    optimizer = make_optimizer(config.optimizer, config.schedule.steps)
-    loss_fn = partial(group_loss, model, config.loss)
+    optimizer = make_optimizer(optimizer_config, steps)
+    loss_fn = partial(group_loss, model, loss)
 
-    train_step = jit_step(partial(supervised_step, loss_fn, optimizer, config.optimizer.accumulate), layouts)
+    train_step = jit_step(partial(supervised_step, loss_fn, optimizer, optimizer_config.accumulate), layouts)
 
     @jax.jit
     def held_out(state: TrainState, frozen: Any, batch: GroupBatch) -> Sums:
@@ -225,7 +233,9 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     )
     groups = config.groups.groups("train")
     config = with_steps(config, groups, encode)
-    _, train_step, held_out = make_steps(config, begin.shape, begin.layouts)
+    _, train_step, held_out = make_steps(
+        begin.shape, config.loss, config.optimizer, config.schedule.steps, begin.layouts
+    )
     stream = drawing_stream(groups, batch_size=config.batch_size, seed=config.seed, encode=encode)
     held_out_groups = (config.held_out or config.groups).groups("test")
     test = eval_batches(held_out_groups, encode, config.batch_size, config.evaluation_groups)

@@ -17,6 +17,7 @@ Where planner and executor read the problem in different words, as in chats, it 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -163,15 +164,19 @@ def sft_loss(
     return ((losses * weight).sum(), weight.sum()), metrics
 
 
-def make_steps(config: Sft, shape: ModelConfig, layouts: Layouts | None = None):
-    """The jitted train step and held-out loss: (state, frozen, batch) to (state, metrics), and to metrics."""
+@functools.lru_cache(maxsize=8)
+def make_steps(shape: ModelConfig, optimizer_config: OptimizerConfig, steps: int, layouts: Layouts | None = None):
+    """The optimizer, the jitted train step and held-out loss; for the same arguments the same ones, compiled once.
+
+    They map (state, frozen, batch) to (state, metrics), and to metrics.
+    """
     model = Transformer(shape)
     quiet = Transformer(
         dataclasses.replace(shape, lora=dataclasses.replace(shape.lora, dropout=0.0) if shape.lora else None)
     )
-    optimizer = make_optimizer(config.optimizer, config.schedule.steps)
+    optimizer = make_optimizer(optimizer_config, steps)
     loss_fn = partial(sft_loss, model)
-    train_step = jit_step(partial(supervised_step, loss_fn, optimizer, config.optimizer.accumulate), layouts)
+    train_step = jit_step(partial(supervised_step, loss_fn, optimizer, optimizer_config.accumulate), layouts)
 
     @jax.jit
     def held_out(state: TrainState, frozen: Any, batch: SftBatch) -> Sums:
@@ -202,7 +207,7 @@ def run_sft(config: Sft, run: RunDir, stop_after: int | None = None) -> None:
     """Trains, or continues training, and writes the result to `RUN_DIR/model`, and an adapter to `RUN_DIR/adapter`."""
     begin = start(config, graded=False)
     check_batch(begin.mesh, "Sft.batch_size", config.batch_size // config.optimizer.accumulate)
-    _, train_step, held_out = make_steps(config, begin.shape, begin.layouts)
+    _, train_step, held_out = make_steps(begin.shape, config.optimizer, config.schedule.steps, begin.layouts)
     encode_one = partial(encode, begin.pieces, config)
     stream = problem_stream(
         config.task.problems("train"), batch_size=config.batch_size, seed=config.seed, encode=encode_one

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from rich.console import Console
 from tracelift_jax.checked import require
 from tracelift_jax.errors import UserError
 from tracelift_jax.groups.schema import DIMENSIONS
+from tracelift_jax.parallel.jitted import jitted
 from tracelift_jax.parallel.mesh import batch_shards, place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Weights
 from tracelift_jax.rollout.judging import Judge, ProgramJudge
@@ -186,7 +186,7 @@ def _solve(
 ) -> Iterator[Found]:
     """Solves the problems in batches of one shape, with about as many traces at a time as an evaluation has."""
     setup = solving_setup(loaded.setup, asked.samples)
-    run = jax.jit(partial(solve, setup, bool(asked.answers) and not loaded.programs))
+    run = jitted(solve, setup, bool(asked.answers) and not loaded.programs)
     shards = batch_shards(loaded.mesh)
     most = max(config.evaluation.batch_size // setup.traces // shards, 1)
     size = min(most, -(-len(problems) // shards)) * shards

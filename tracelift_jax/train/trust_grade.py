@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jax.sharding import Mesh
 from tracelift_jax.errors import UserError
 from tracelift_jax.groups.schema import DIMENSIONS, Group, Trace
 from tracelift_jax.models.transformer import Transformer
+from tracelift_jax.parallel.jitted import jitted
 from tracelift_jax.parallel.mesh import place_batch
 from tracelift_jax.rollout.score import grade
 from tracelift_jax.tasks.problem import Problem
@@ -78,7 +78,7 @@ class Grades:
 
 def grade_all(judge: Judge, asked: Sequence[Asked]) -> Grades:
     """The grades of all traces in order, of which there is one at least; problems must fit `judge.prompt_tokens`."""
-    read = jax.jit(partial(_read, judge.model))
+    read = jitted(_read, judge.model)
     logits, total, score = [], [], []
     for problem, traces, real in _batches(judge, asked):
         found = jax.device_get(read(judge.variables, judge.heads, *place_batch((problem, traces), judge.mesh)))

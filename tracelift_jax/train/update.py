@@ -178,13 +178,23 @@ def update(
     return dataclasses.replace(state, trainable=trainable, opt_state=opt_state), metrics
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Layouts:
     """Where arrays live on the mesh: the state as it lies, batches split by problem, the rest whole everywhere."""
 
     state: Any
     batch: NamedSharding
     same: NamedSharding
+
+    def _key(self) -> tuple[Any, ...]:
+        leaves, tree = jax.tree.flatten(self.state)
+        return (*leaves, tree, self.batch, self.same)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layouts) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
 
 def place_state(state: TrainState, mesh: Mesh) -> tuple[TrainState, Layouts]:
