@@ -18,5 +18,5 @@ fi
 ruff check .
 ruff format --check .
 pyright --pythonpath "$PWD/.venv/bin/python"
-# Two at a time, whole files each: what a file's tests share is computed once.
-exec python -m pytest -n 2 --dist loadfile "${select[@]}" "$@"
+# Whole files each: what a file's tests share is computed once. Three at a time, for two cores: some wait for processes.
+exec python -m pytest -n 3 --dist loadfile "${select[@]}" "$@"

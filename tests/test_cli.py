@@ -222,6 +222,7 @@ def test_a_real_process_says_one_line_and_exits_with_2(gin, run_dir):
     assert line.startswith("tracelift: --gin.STEP")
 
 
+@pytest.mark.slow
 def test_eval_of_an_untrained_planner(gin, capsys):
     run("eval", f"--gin_file={gin}")
     shown = capsys.readouterr().out

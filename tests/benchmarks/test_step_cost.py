@@ -134,6 +134,7 @@ def test_decoding_equals_an_unrolled_program():
     assert counted.loops == ("3", "3x3")
 
 
+@pytest.mark.slow
 def test_gradients_equal_an_unrolled_program():
     # Without remat: outside a loop XLA would find that it had computed the same before.
     looped, unrolled = (

@@ -33,6 +33,7 @@ def check(found: Comparison) -> None:
     np.testing.assert_allclose(noise, expected, rtol=0.15)
 
 
+@pytest.mark.slow
 def test_the_likelihood_on_the_dial_world():
     found = dial(Sizes(8, batch=8, temperatures=(1.0,), draws=256, repetitions=6, rounds=1), LIKELIHOOD, SAMPLED)
     check(found)

@@ -81,6 +81,7 @@ def test_another_executor_is_refused(measured, tmp_path):
     assert outcome.code == 2 and "something else (executor:" in outcome.errors
 
 
+@pytest.mark.slow
 def test_training_knows_the_counts_from_the_first_step_and_measures_none(gin, measured, tmp_path):
     gin = reading(gin, measured, tmp_path)
     run("train", f"--gin_file={gin}", f"--run_dir={tmp_path / 'run'}", SMALL[0], "--gin.STEPS=2")

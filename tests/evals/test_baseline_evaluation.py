@@ -46,6 +46,7 @@ def rows(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_executor_alone_is_as_the_file_has_it(gin, measured, tmp_path):
     out = tmp_path / "out"
     run("eval", f"--gin_file={evaluation(gin, tmp_path, measured)}", f"--out={out}")

@@ -158,6 +158,7 @@ def evaluated(folder, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_planners_are_themselves_and_meet_the_same_draws(evaluated):
     header = json.loads((evaluated / "evals" / "evaluation.json").read_text())
     found = [header[f"planner {name}"] for name in ("untrained", "first", "second")]
@@ -174,6 +175,7 @@ def test_planners_are_themselves_and_meet_the_same_draws(evaluated):
     assert len({text[3] for text in drawn}) > 11
 
 
+@pytest.mark.slow
 def test_the_command(evaluated, capsys, tmp_path):
     out = tmp_path / "told"
     sides = [evaluated / "evals" / name for name in ("untrained", "second")]
@@ -195,6 +197,7 @@ def test_the_command(evaluated, capsys, tmp_path):
     assert "| dial | untrained | second | resident | greedy | 11 |" in (out / "compare.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_planner_that_trained_on_is_not_mixed_in(folder, evaluated, tmp_path):
     copied = Path(shutil.copytree(evaluated / "evals", tmp_path / "evals"))
     (copied / "records.jsonl").unlink()

@@ -66,6 +66,7 @@ def kill_and_continue(flags: Sequence[str], whole: Path, out: Path, kills: int) 
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_killed_twice(flags, whole, tmp_path):
     kill_and_continue(flags, whole, tmp_path / "out", 2)
 
@@ -115,6 +116,7 @@ def descendants(process: int) -> list[int]:
     return [*below, *(pid for child in below for pid in descendants(child))]
 
 
+@pytest.mark.slow
 def test_a_finished_evaluation_only_tells_its_results_again(flags, whole):
     before = {file.name: file.read_bytes() for file in whole.iterdir()}
     process = begin(flags, whole)

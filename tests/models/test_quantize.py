@@ -365,6 +365,7 @@ def on_mesh(layout: MeshConfig) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_scales_are_split_as_their_channels_are():
     """On one device and on eight (data 1, fsdp 4, tensor 2): D over fsdp, heads and F over tensor, scales alike."""
     here = on_mesh(MeshConfig())

@@ -106,7 +106,7 @@ def test_an_empty_level_is_as_if_it_were_not_there(tiny):
     st.integers(0, 2**32 - 1),
 )
 @example((np.zeros((2, 4), bool), np.zeros((2, 2, 3), bool), np.ones((2, 2, 2, 2), bool)), 0)
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_tree_is_its_paths_under_any_mask(tiny, masks, seed):
     rng = np.random.default_rng(seed)
     check_tree(tiny, [level(rng, *mask.shape, valid=mask) for mask in masks], 8, 9)

@@ -99,7 +99,7 @@ def plain_answers(draw) -> tuple[str, Fraction]:
     return draw(st.sampled_from(places)).format(sign + text), value * (-1 if sign in ("-", "−") else 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(plain_answers(), min_size=16, max_size=16), st.sampled_from([0, 1, Fraction(1, 100)]))
 def test_generated_plain_answers(answers, off):
     texts = [text for text, _ in answers]

@@ -21,6 +21,7 @@ def folder(tmp_path_factory):
     return write_models(tmp_path_factory.mktemp("evaluate"))
 
 
+@pytest.mark.slow
 def test_problems_that_do_not_fit_are_reported_and_rates_are_of_the_rest(folder):
     asked = 12
     roomy = load_roles(make_roles(folder))

@@ -104,7 +104,11 @@ def recomputed(rows: list[dict], config: RewardConfig, normalize: str) -> list[d
     return out
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+ALIKE = ("cached", "rm_only")
+"""Of configurations that others are much like."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in ALIKE else []) for n in CONFIGS])
 def test_rewards_are_recomputed_from_their_records(play, name):
     loaded, problems, _, rows = play(name)
     assert json.loads(json.dumps(rows)) == rows

@@ -127,7 +127,7 @@ def world(tmp_path_factory):
     return loaded, first_batch(loaded, 6)[0], Tokens(ids, np.ones(ids.shape, bool))
 
 
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_counts_are_those_of_the_same_draws_one_by_one(world, alone):
     loaded, batch, reason = world
     given = None if alone else reason

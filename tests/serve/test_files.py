@@ -187,6 +187,7 @@ def test_files_that_cannot_be(small, done, tmp_path):
 FLAGS = ("--gin_file=experiments/dial/score.gin", "--gin.Scorer.lengths=(80,)", "--gin.Scorer.batch_size=8")
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_continued_by_the_next(config, items, tmp_path):
     """SIGKILL at whatever it does; the same bytes as a run that nothing happened to."""
     short = [item for item in items if len(item.problem) < 150][:40]

@@ -290,7 +290,8 @@ def serving(*flags: str):
     raise AssertionError(process.communicate())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_stopped_process_finishes_what_it_accepted(items, expected, number):
     """Requests are waiting when the signal comes: all are answered, new ones are not taken, and it leaves with 0."""
     # With a batch this large and this patient, nothing is graded for some seconds.

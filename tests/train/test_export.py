@@ -113,6 +113,7 @@ def test_a_reward_models_export_is_what_its_run_wrote(supervised, tmp_path, flag
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
 
+@pytest.mark.slow
 def test_an_int8_reward_model_leaves_an_adapter_with_heads(supervised, tmp_path):
     _, gin = supervised
     run("train-rm", f"--gin_file={gin}", f"--run_dir={tmp_path / 'run'}", "--gin.Model.weights=int8")

@@ -28,6 +28,7 @@ def trained(gin: Path, run_dir: Path, *flags: str) -> list[float]:
     return [row["data/left_out"] for row in metrics(run_dir) if "data/left_out" in row]
 
 
+@pytest.mark.slow
 def test_they_are_counted_as_they_come_up_and_said_at_the_end(gin, tmp_path, capsys):
     shares = trained(gin, tmp_path / "whole")
     said = capsys.readouterr().out.splitlines()

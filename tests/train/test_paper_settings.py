@@ -126,11 +126,13 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_three_epochs_are_trained(trained):
     # 3 * 6 / 4 = 4.5
     assert [row["step"] for row in metrics(trained / "run") if "loss/total" in row] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_the_adapter_is_on_all_projections(trained):
     adapter = trained / "run" / "adapter"
     lora = read_adapter_config(adapter)
@@ -139,6 +141,7 @@ def test_the_adapter_is_on_all_projections(trained):
     assert set(json.loads((adapter / "adapter_config.json").read_text())["target_modules"]) == projections
 
 
+@pytest.mark.slow
 def test_the_written_model_was_measured_in_the_words_of_the_released(trained):
     """Each held-out group read as flat texts, by the model that was written."""
     folder = trained / "run" / "model"

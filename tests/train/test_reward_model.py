@@ -154,7 +154,8 @@ def graded(shape, params, heads, batch, **more):
     return jax.device_get(jax.jit(partial(grade, Transformer(shape)))(variables, heads, batch.problem, batch.traces))
 
 
-@pytest.mark.parametrize("which", [pytest.param("rm", marks=pytest.mark.slow), "rm_lora"])
+@pytest.mark.parametrize("which", ["rm", "rm_lora"])
+@pytest.mark.slow
 def test_what_is_written_grades_as_what_was_trained(which, request, pieces):
     rm = request.getfixturevalue(which)
     shape = hf.read_config(rm.run_dir / "model")
@@ -274,6 +275,7 @@ def test_the_tuned_base_is_written_as_it_was_trained(tuned):
     assert fingerprint(params) == fingerprint(tuned.trained["params"]) != fingerprint(tuned.base)
 
 
+@pytest.mark.slow
 def test_sft_of_an_adapter_writes_the_merged_model(tmp_path):
     text = SFT + "config.Sft.lora = @config.LoraConfig()\n" + LORA
     tuned = finished(tmp_path, "sft", config.Sft, text, sft_start)

@@ -59,6 +59,7 @@ def test_labels_change_where_a_trace_first_differs(batch):
     np.testing.assert_array_equal(labels[1, 2][:4], [[4] * 5, [4] * 5, [4] * 5, [2] * 5])  # one token too many
 
 
+@pytest.mark.slow
 def test_prefix_term_equals_a_loop_over_tokens(tiny, trainable, batch):
     heads, labels, hand = trainable["heads"], np.asarray(prefix_labels(batch)), 0.0
     for b in range(2):
@@ -94,6 +95,7 @@ def test_language_term_is_the_positives_cross_entropy(tiny, trainable, batch):
     np.testing.assert_allclose(total(tiny, trainable, batch, language=2.0), 2.0 * hand, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_groups_that_fill_a_batch_count_in_neither_term(tiny, trainable, batch):
     first = jax.tree.map(lambda x: x[:1], batch)
     half = GroupBatch(batch.problem, batch.traces, batch.labels, batch.totals, np.array([True, False]))

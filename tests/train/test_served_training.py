@@ -382,6 +382,7 @@ def test_signals_while_a_slow_server_is_waited_for(gin, server, straight, tmp_pa
 # ------------------------------------------------------------------------------------------------- with what it trained
 
 
+@pytest.mark.slow
 def test_what_a_served_run_trained_is_used_like_any_other(gin, server, straight, tmp_path, capsys):
     run_dir = Path(shutil.copytree(straight, tmp_path / "run"))
     capsys.readouterr()
