@@ -108,6 +108,7 @@ def test_updates_by_hand():
         assert work(found[side, "planner: update"]).flops == pytest.approx(hand, rel=0.08), side
 
 
+@pytest.mark.slow
 def test_decoding_equals_an_unrolled_program():
     piece = pieces()["tree", "executor: write answers"]
     weights, end, context, key, _ = piece.args
@@ -172,6 +173,7 @@ def test_the_pieces_are_the_whole_rollout():
     check_rollout(TINY, dataclasses.replace(SIZES, reasoning=4), rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_command(capsys, monkeypatch):
     monkeypatch.setattr(step_cost, "xla_flops", lambda traced: 1.0)  # every program costs 1, so no ratio is small
     sizes = "--prompt 8 --reasoning 4 --answer 2 --traces 2 --repeats 1 --baseline_samples 1 --lora_rank 0"

@@ -6,6 +6,8 @@ import pytest
 from gin_evals import write_evals
 from tiny import command, run
 
+pytestmark = pytest.mark.slow  # a whole evaluation of models that answer
+
 FILE = """
 config.Benchmark.baseline = @config.BaselineFile()
 config.BaselineFile.path = '{path}'

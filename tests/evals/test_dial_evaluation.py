@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from tiny import ROOT, run
 
+pytestmark = pytest.mark.slow  # a whole evaluation of models that answer
+
 PROBLEMS = 48
 
 

@@ -74,6 +74,7 @@ def solved(given):
     return jax.device_get(jax.jit(partial(solve, setup, True))(loaded.text, weights, batch, jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_greedy_traces_answers_and_grades_are_those_of_solve(records, solved, given):
     rows = records["untrained", "resident", "greedy"]
     assert len({row["reasoning"] for row in rows}) > 1
@@ -94,6 +95,7 @@ def test_greedy_traces_answers_and_grades_are_those_of_solve(records, solved, gi
         np.testing.assert_allclose(row["likelihood"], solved.direct.likelihood[b], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sampled_traces_differ_and_their_likelihood_is_of_one_temperature(records):
     rows = records["untrained", "resident", "sampled"]
     assert len(rows) == 3 * COUNT and all(len(row["answers"]) == 2 for row in rows)
@@ -108,6 +110,7 @@ def test_sampled_traces_differ_and_their_likelihood_is_of_one_temperature(record
         assert len(sampled["answers"]) == 6
 
 
+@pytest.mark.slow
 def test_malformed_traces_fail_whatever_was_answered(records):
     for row in (row for rows in records.values() for row in rows):
         if row.get("well_formed", True):
@@ -122,6 +125,7 @@ def test_malformed_traces_fail_whatever_was_answered(records):
             assert row["uplift_likelihood"] == pytest.approx(row["counted_likelihood"] - base["likelihood"])
 
 
+@pytest.mark.slow
 def test_a_planners_reasoning_is_audited_trace_by_trace(records):
     """Somebody else's trace of the same place, as text, and as well formed as it was there."""
     for mode, count in (("greedy", 1), ("sampled", 3)):
@@ -140,12 +144,14 @@ def test_a_planners_reasoning_is_audited_trace_by_trace(records):
             assert got == given
 
 
+@pytest.mark.slow
 def test_the_readers_on_device_and_host_agree(records):
     verdicts = [(row["verdicts"], row["device_verdicts"]) for rows in records.values() for row in rows]
     assert all(host == device for host, device in verdicts)
     assert any("ok" in host for host, _ in verdicts)
 
 
+@pytest.mark.slow
 def test_an_executor_with_weights_of_its_own_reads_the_same_text(records):
     """The base once more, as a model that reads text: what is given as text it must answer as the resident does."""
     for source in ("none", "reference"):

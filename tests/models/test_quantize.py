@@ -143,6 +143,7 @@ def test_a_layer_by_itself_gives_the_same_bits(tiny):
             assert_same(alone, jax.tree.map(lambda x, layer=layer: x[layer], stack))
 
 
+@pytest.mark.slow
 def test_the_model_declares_what_quantizing_gives(tiny):
     """So that both can be restored, stacked and placed as one."""
     got = quantize_params(tiny.params, tiny.config)

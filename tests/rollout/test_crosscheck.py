@@ -53,6 +53,7 @@ def tally_of_gsm8k(gsm8k, write) -> dict:
     return tally(judge(Case("", write(*parts), parts[1]) for parts in split), None)
 
 
+@pytest.mark.slow
 def test_gsm8k_as_it_is(gsm8k):
     result = tally_of_gsm8k(gsm8k, STYLES["as it is"])
     assert result["table"]["ok"] == {"ok": 8792, "wrong": 0}, result["disagreements"][:3]

@@ -104,7 +104,7 @@ def recomputed(rows: list[dict], config: RewardConfig, normalize: str) -> list[d
     return out
 
 
-ALIKE = ("cached", "rm_only")
+ALIKE = ("cached", "likelihood", "rm_only")
 """Of configurations that others are much like."""
 
 

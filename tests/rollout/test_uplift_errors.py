@@ -128,6 +128,7 @@ def world(tmp_path_factory):
 
 
 @pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_counts_are_those_of_the_same_draws_one_by_one(world, alone):
     loaded, batch, reason = world
     given = None if alone else reason

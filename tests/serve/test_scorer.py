@@ -178,6 +178,7 @@ def test_a_checkpoint_in_the_published_layout(folder):
         np.testing.assert_allclose([one.total, one.score], [wanted.total[0], wanted.score[0]], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_adapter_grades_on_its_base_as_in_a_run(folder):
     lora = LoraConfig(rank=2, alpha=4.0)
     shape = dataclasses.replace(hf.read_config(folder / "base"), lora=lora)

@@ -78,6 +78,7 @@ def gin(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_a_run_out_of_hand_ends_with_its_last_good_checkpoint(gin, tmp_path):
     run("train", f"--gin_file={gin}", f"--run_dir={tmp_path / 'free'}", "--gin.Guard.most=9.0")
     ratios = [row["optimizer/update_ratio"] for row in metrics(tmp_path / "free") if "optimizer/update_ratio" in row]

@@ -186,6 +186,7 @@ def test_the_last_is_the_result_where_that_is_asked_for(rm, tmp_path):
         assert_same(export, there)
 
 
+@pytest.mark.slow
 def test_the_best_base_is_the_result_of_sft(tmp_path):
     base = trained(tmp_path, "sft", SFT)
     scores = evaluations(base.run_dir, "score")

@@ -66,6 +66,7 @@ def trained(tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(gin=gin, run_dir=folder / "run", groups=GroupFiles(str(file), dev_share=0.25))
 
 
+@pytest.mark.slow
 def test_stopped_in_an_epoch_and_continued_is_the_same(trained, tmp_path):
     for more in (["--stop_after=2"], []):  # 8 of 15 groups
         run("train-rm", f"--gin_file={trained.gin}", f"--run_dir={tmp_path / 'run'}", *more)

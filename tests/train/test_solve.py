@@ -233,6 +233,7 @@ def what_is_wrong(tokenizer: Tokenizer, written: list[int]) -> str | None:
     return "a second <reasoning> in it" if "<reasoning>" in body else None
 
 
+@pytest.mark.slow
 def test_samples_are_what_the_roles_make_of_them_reading_flat(sampled):
     alone = flat(sampled.loaded, 48)
     for problem, one, written in zip(sampled.problems, sampled.found, sampled.written, strict=True):
