@@ -57,13 +57,13 @@ def test_a_sandbox_that_goes_away_loses_nothing(gin, tmp_path, monkeypatch):
         run(*asked, f"--out={tmp_path / 'whole'}")
         requests = len(sandbox.asked)
         sandbox.asked.clear()
-        sandbox.serves = requests // 2
+        sandbox.meets = lambda before, body: (503, "no room") if before >= requests // 2 else None
         line = refused(*asked, f"--out={tmp_path / 'out'}")
         assert line.startswith("sandbox: 503 no room; ") and "SandboxConfig.most_failed is 0.1" in line
         assert line.endswith("the same command goes on once it works")
         whole, half = ((tmp_path / name / "records.jsonl").read_bytes() for name in ("whole", "out"))
         assert whole.startswith(half) and 0 < len(half) < len(whole)
-        sandbox.serves = None
+        sandbox.meets = lambda before, body: None
         run(*asked, f"--out={tmp_path / 'out'}")
         for name in FILES:
             assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

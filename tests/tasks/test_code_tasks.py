@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from plain_sandbox import PlainSandbox
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.tasks.code import CodeFields, CodeTask, HumanEval, Mbpp
@@ -15,7 +14,7 @@ from tracelift_jax.tasks.outcome import Judged, judge
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.tasks.programs import program_of
 from tracelift_jax.tasks.rows import read_rows
-from tracelift_jax.tasks.sandbox.program import Limits
+from tracelift_jax.tasks.sandbox import Limits, Unprotected
 
 
 def write(path: Path, *rows: dict) -> str:
@@ -32,7 +31,7 @@ def judged(problem: Problem, answer: str) -> Judged:
     assert problem.oracle is not None
     program = program_of(answer, problem.oracle)
     assert program is not None
-    return judge(PlainSandbox().run(program, Limits()), problem.oracle)
+    return judge(Unprotected().run(program, Limits()), problem.oracle)
 
 
 # ------------------------------------------------------------------------------------------------------------ HumanEval

@@ -1,12 +1,11 @@
 """What became of programs: each way to end, and judging by tests; real programs in plain processes."""
 
 import pytest
-from plain_sandbox import PlainSandbox
 
 from tracelift_jax.tasks.oracle import Tests
 from tracelift_jax.tasks.outcome import Judged, Outcome, judge, no_program, outcome_of
 from tracelift_jax.tasks.programs import program_of
-from tracelift_jax.tasks.sandbox.program import Limits, Ran
+from tracelift_jax.tasks.sandbox import Limits, Ran, Unprotected
 from tracelift_jax.tasks.verdict import FAILED, OK, WRONG
 
 
@@ -110,4 +109,4 @@ SUMS = Tests(inputs=("1 2\n", "3 4\n"), outputs=("3\n", "7\n"))
 def test_real_programs(text, outcomes):
     program = program_of(text, SUMS)
     assert program is not None
-    assert judge(PlainSandbox().run(program, Limits(seconds=0.5)), SUMS).outcomes == outcomes
+    assert judge(Unprotected().run(program, Limits(seconds=0.5)), SUMS).outcomes == outcomes

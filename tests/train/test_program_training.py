@@ -3,19 +3,18 @@
 import json
 import math
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from run_code import RunCode, result, run_code
 from tiny import ROOT, Outcome, command, metrics
 
 from tracelift_jax.errors import UserError
-from tracelift_jax.tasks.sandbox import Bubblewrap, box, remote
+from tracelift_jax.tasks.sandbox import Bubblewrap, Ran, box, remote
 
 FILE = ROOT / "experiments" / "dial_code" / "tracelift.gin"
 SMALL = (
@@ -30,6 +29,7 @@ SMALL = (
     "base/Model.scan_unroll=1",  # compiles quicker
     "grader/Model.scan_unroll=1",
 )
+BUSY = (503, "no worker")
 PROGRAM = re.compile(r"\s*print\(\((\d) ([-+*]) (\d)\) % 10\)\s*")
 
 
@@ -52,63 +52,20 @@ def printed(program: str) -> int | None:
     return {"+": a + b, "-": a - b, "*": a * b}[found[2]] % 10
 
 
-# ------------------------------------------------------------------------------------- a server that runs the dial's
-
-
-class Service:
-    """Answers `POST /run_code` as SandboxFusion does, for programs of the dial alone; `fails` says which it refuses.
-
-    Attributes:
-        asked: the programs of all requests.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.fails: Callable[[int, str], bool] = lambda before, program: False
-        self.lock = threading.Lock()
-
-    def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        program = body["code"]
-        with self.lock:
-            self.asked.append(program)
-            if self.fails(len(self.asked) - 1, program):
-                return 503, {"detail": "no worker"}
-        if program == "print(input())":
-            said, code = body["stdin"], 0
-        else:
-            value = printed(program)
-            said, code = ("", 1) if value is None else (f"{value}\n", 0)
-        error = "" if code == 0 else "  File main.py, line 1\nSyntaxError: invalid syntax\n"
-        result = {"status": "Finished", "execution_time": 0.01, "return_code": code, "stdout": said, "stderr": error}
-        return 200, {"status": "Success" if code == 0 else "Failed", "message": "", "run_result": result}
+def run_of_the_dial(body: dict[str, Any]) -> dict[str, Any]:
+    """What a server says of a program of the dial, without running it."""
+    program = body["code"]
+    if program == "print(input())":
+        return result(Ran("ok", body["stdin"]))
+    value = printed(program)
+    return result(Ran("uncompilable", error="SyntaxError") if value is None else Ran("ok", f"{value}\n"))
 
 
 @contextmanager
-def serving() -> Iterator[tuple[Service, str]]:
-    service = Service()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            status, answer = service.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            data = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield service, f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+def serving() -> Iterator[RunCode]:
+    with run_code() as service:
+        service.runs = run_of_the_dial
+        yield service
 
 
 @pytest.fixture(autouse=True)
@@ -124,8 +81,8 @@ def elsewhere(url: str) -> list[str]:
 def straight(tmp_path_factory) -> Path:
     """Four steps, their programs run by a server."""
     run_dir = tmp_path_factory.mktemp("straight") / "run"
-    with serving() as (_, url):
-        outcome = train(run_dir, *elsewhere(url))
+    with serving() as service:
+        outcome = train(run_dir, *elsewhere(service.url))
     assert outcome.code == 0, outcome.errors
     return run_dir
 
@@ -220,9 +177,9 @@ def learned(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def test_a_program_that_could_not_be_run_is_masked_and_counted(tmp_path):
-    with serving() as (service, url):
-        service.fails = lambda before, program: before > 0 and " * 2" in program
-        outcome = train(tmp_path / "run", *elsewhere(url), "SandboxConfig.most_failed=0.9")
+    with serving() as service:
+        service.meets = lambda before, body: BUSY if before and " * 2" in body["code"] else None
+        outcome = train(tmp_path / "run", *elsewhere(service.url), "SandboxConfig.most_failed=0.9")
     assert outcome.code == 0, outcome.errors
     rows = traces(tmp_path / "run")
     masked = [row for row in rows if " * 2" in row["answers"][0]]
@@ -243,11 +200,11 @@ def test_a_program_that_could_not_be_run_is_masked_and_counted(tmp_path):
 def test_unplugged_in_the_middle_the_run_stops_with_its_state_and_goes_on(straight, tmp_path):
     """The third step's programs meet a server that is gone; afterwards the same command ends as if nothing had been."""
     run_dir = tmp_path / "run"
-    with serving() as (service, url):
+    with serving() as service:
         # Written while the second step is under way.
         done = run_dir / "traces" / "step_000001.jsonl"
-        service.fails = lambda before, program: done.exists()
-        outcome = train(run_dir, *elsewhere(url))
+        service.meets = lambda before, body: BUSY if done.exists() else None
+        outcome = train(run_dir, *elsewhere(service.url))
         assert outcome.code == 2
         [line] = [line for line in outcome.errors.splitlines() if "sandbox: " in line]
         assert "503" in line and "SandboxConfig.most_failed is 0.1; the same command goes on once it works" in line
@@ -257,8 +214,8 @@ def test_unplugged_in_the_middle_the_run_stops_with_its_state_and_goes_on(straig
             "step_000002.jsonl",
         ]
         assert (run_dir / "checkpoints" / "2").is_dir()
-        service.fails = lambda before, program: False
-        outcome = train(run_dir, *elsewhere(url))
+        service.meets = lambda before, body: None
+        outcome = train(run_dir, *elsewhere(service.url))
     assert outcome.code == 0, outcome.errors
     assert traces(run_dir) == traces(straight)
     assert learned(run_dir)[-1] == learned(straight)[-1] and len(metrics(straight)) == len(metrics(run_dir))
@@ -282,8 +239,8 @@ def test_without_a_sandbox_there_is_no_run(tmp_path, monkeypatch):
 
 def test_solve_runs_the_programs(capsys):
     problem = "The dial shows 7. Ann turns it up 5. Bob has 4 hats. Cal doubles it. What does it show now?"
-    with serving() as (_, url):
-        given = [f"--gin.{binding}" for binding in (*SMALL[-2:], *elsewhere(url))]
+    with serving() as service:
+        given = [f"--gin.{binding}" for binding in (*SMALL[-2:], *elsewhere(service.url))]
         outcome = command("solve", f"--gin_file={FILE}", *given, "--json", "--answer=4", problem)
     assert outcome.code == 0, outcome.errors
     found = json.loads(capsys.readouterr().out)

@@ -4,101 +4,26 @@ import dataclasses
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from run_code import DROP, RunCode, run_code
 
 from tracelift_jax.errors import UserError
-from tracelift_jax.tasks.sandbox import Limits, Program, Remote, SandboxConfig, Unprotected, open_sandbox, remote
-
-STATUS = {"ok": "Finished", "timeout": "TimeLimitExceeded"}
-
-
-class Service:
-    """Runs what it is asked to run as SandboxFusion does, or meets a request as `acts` says.
-
-    Attributes:
-        asked: the bodies of all requests. acts: for the next requests, a status and a body each.
-        together: the most requests in flight at a time.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.acts: list[tuple[int, str] | None] = []
-        self.together = self._now = 0
-        self.lock = threading.Lock()
-
-    def answer(self, body: dict[str, Any]) -> tuple[int, str]:
-        with self.lock:
-            self.asked.append(body)
-            act = self.acts.pop(0) if self.acts else None
-            self._now += 1
-            self.together = max(self.together, self._now)
-        try:
-            return act or (200, json.dumps(self.run(body)))
-        finally:
-            with self.lock:
-                self._now -= 1
-
-    def run(self, body: dict[str, Any]) -> dict[str, Any]:
-        assert body["language"] == "python"
-        limits = Limits(seconds=body["run_timeout"], output_kb=1 << 20)
-        (ran,) = Unprotected().run(Program(body["code"], inputs=(body["stdin"],)), limits)
-        errors = {"uncompilable": f'  File "x.py", line 1\n{ran.error}\n', "ok": ""}
-        result = {
-            "status": STATUS.get(ran.status, "Finished"),
-            "execution_time": ran.seconds,
-            "return_code": None if ran.status == "timeout" else int(ran.status != "ok"),
-            "stdout": ran.stdout,
-            "stderr": errors.get(ran.status, f"Traceback (most recent call last):\n{ran.error}\n"),
-        }
-        return {
-            "status": "Success" if ran.status == "ok" else "Failed",
-            "message": "",
-            "compile_result": None,
-            "run_result": result,
-            "executor_pod_name": None,
-            "files": {},
-        }
+from tracelift_jax.tasks.sandbox import Limits, Program, Remote, SandboxConfig, open_sandbox, remote
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Service, str]]:
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunCode]:
     monkeypatch.setattr(remote, "BACKOFF_SECONDS", 0.001)
-    service = Service()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, text = service.answer(body) if self.path == "/run_code" else (404, "not here")
-            if status == 0:
-                self.close_connection = True
-                self.connection.close()
-                return
-            data = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield service, f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with run_code() as service:
+        yield service
 
 
 @pytest.fixture
-def sandbox(service: tuple[Service, str]) -> Iterator[Remote]:
-    sandbox = Remote(service[1], 2)
-    service[0].asked.clear()
+def sandbox(service: RunCode) -> Iterator[Remote]:
+    sandbox = Remote(service.url, 2)
+    service.asked.clear()
     yield sandbox
     sandbox.close()
 
@@ -115,12 +40,12 @@ FEW = Limits(seconds=0.6, output_kb=2, memory_mb=77)
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_ends_of_programs(service: tuple[Service, str], sandbox: Remote, name: str) -> None:
+def test_ends_of_programs(service: RunCode, sandbox: Remote, name: str) -> None:
     source, status, stdout, error = INPUTS[name]
     limits = FEW if status == "timeout" else dataclasses.replace(FEW, seconds=60.0)
     (ran,) = sandbox.run(Program(source, inputs=("1",)), limits)
     assert (ran.status, ran.stdout, ran.error) == (status, stdout, error)
-    (asked,) = service[0].asked
+    (asked,) = service.asked
     assert asked == {
         "code": source,
         "language": "python",
@@ -131,14 +56,12 @@ def test_ends_of_programs(service: tuple[Service, str], sandbox: Remote, name: s
     }
 
 
-def test_checks_run_there_too_and_what_is_expected_is_not_in_the_code(
-    service: tuple[Service, str], sandbox: Remote
-) -> None:
+def test_checks_run_there_too_and_what_is_expected_is_not_in_the_code(service: RunCode, sandbox: Remote) -> None:
     source = "def f(x):\n    print('ok')\n    return x + 1"
     checks = ("assert f(1) == 2", "assert f(1) == 31337", "assert f('') == 2", "assert g() == 2")
     runs = sandbox.run(Program(source, checks=checks), Limits(seconds=60.0))
     assert [ran.status for ran in runs] == ["ok", "failed", "raised", "failed"]
-    assert all("31337" not in asked["code"] and source not in asked["code"] for asked in service[0].asked)
+    assert all("31337" not in asked["code"] and source not in asked["code"] for asked in service.asked)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +76,7 @@ TROUBLE = {
     "a server that is busy": (503, "sandbox queue saturated"),
     "no gateway": (502, "<html>Bad Gateway</html>"),
     "too many": (429, "slow down"),
-    "broken off": (0, ""),
+    "broken off": (DROP, ""),
     "no JSON": (200, "<html>"),
     "another format": (200, '{"ok": true}'),
     "its own error": (200, json.dumps({"status": "SandboxError", "message": "no pod", "run_result": None})),
@@ -163,31 +86,29 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("name", TROUBLE)
-def test_trouble_passes(service: tuple[Service, str], sandbox: Remote, name: str) -> None:
-    service[0].acts = [TROUBLE[name]] * 2
+def test_trouble_passes(service: RunCode, sandbox: Remote, name: str) -> None:
+    service.meets = lambda before, body: TROUBLE[name] if before < 2 else None
     (ran,) = sandbox.run(Program("print(1)", inputs=("",)), Limits(seconds=60.0))
-    assert (ran.status, ran.stdout, len(service[0].asked)) == ("ok", "1\n", 3)
+    assert (ran.status, ran.stdout, len(service.asked)) == ("ok", "1\n", 3)
 
 
 @pytest.mark.parametrize("name", TROUBLE)
-def test_trouble_that_stays_says_nothing_of_the_program(
-    service: tuple[Service, str], sandbox: Remote, name: str
-) -> None:
-    service[0].acts = [TROUBLE[name]] * 10
+def test_trouble_that_stays_says_nothing_of_the_program(service: RunCode, sandbox: Remote, name: str) -> None:
+    service.meets = lambda before, body: TROUBLE[name]
     runs = sandbox.run(Program("print(1)", ("",), ("assert 1",)), Limits(seconds=60.0))
     assert [ran.status for ran in runs] == ["infrastructure"] * 2
-    assert len(service[0].asked) == 2 * (remote.RETRIES + 1)
+    assert len(service.asked) == 2 * (remote.RETRIES + 1)
     assert all(ran.error for ran in runs)
 
 
-def test_requests_in_flight_are_bounded(service: tuple[Service, str], sandbox: Remote) -> None:
+def test_requests_in_flight_are_bounded(service: RunCode, sandbox: Remote) -> None:
     program = Program("import time; time.sleep(0.1)", inputs=("",))
     threads = [threading.Thread(target=sandbox.run, args=(program, Limits(seconds=60.0))) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert service[0].together == 2
+    assert service.together == 2
 
 
 def test_text_that_is_no_unicode(sandbox: Remote) -> None:
@@ -196,11 +117,11 @@ def test_text_that_is_no_unicode(sandbox: Remote) -> None:
 
 
 @pytest.mark.parametrize("path", ["/wrong", ""])
-def test_a_server_that_runs_nothing_is_told_at_the_start(service: tuple[Service, str], path: str) -> None:
+def test_a_server_that_runs_nothing_is_told_at_the_start(service: RunCode, path: str) -> None:
     if not path:
-        service[0].acts = [(500, "out of order")] * 10
+        service.meets = lambda before, body: (500, "out of order")
     with pytest.raises(UserError, match=r"does not run a program: .*; see SandboxConfig.url") as caught:
-        open_sandbox(SandboxConfig(backend="remote", url=service[1] + path, workers=1))
+        open_sandbox(SandboxConfig(backend="remote", url=service.url + path, workers=1))
     assert "\n" not in str(caught.value)
 
 
@@ -212,8 +133,8 @@ def test_no_server_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
         open_sandbox(SandboxConfig(backend="remote", url="http://127.0.0.1:9/"))
 
 
-def test_a_server_that_does_not_pass_on_input(service: tuple[Service, str]) -> None:
-    run: Callable[..., dict[str, Any]] = service[0].run
-    service[0].run = lambda body: run({**body, "stdin": ""})
+def test_a_server_that_does_not_pass_on_input(service: RunCode) -> None:
+    run: Callable[..., dict[str, Any]] = service.runs
+    service.runs = lambda body: run({**body, "stdin": ""})
     with pytest.raises(UserError, match="does not run a program: EOFError"):
-        Remote(service[1], 1)
+        Remote(service.url, 1)
