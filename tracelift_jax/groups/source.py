@@ -4,12 +4,13 @@ import dataclasses
 import random
 import re
 from collections.abc import Sequence
-from typing import Protocol, overload
+from typing import Protocol
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.groups.dial_flaws import dial_group, flawed_trace, kinds_for
 from tracelift_jax.groups.schema import Group
-from tracelift_jax.tasks.dial import DialProblem, DialProblems, DialTask
+from tracelift_jax.tasks.derived import Derived
+from tracelift_jax.tasks.dial import DialProblem, DialTask
 
 
 class GroupSource(Protocol):
@@ -36,31 +37,12 @@ class DialGroups:
         check_types(self)
         require(1 <= self.negatives <= 5, f"DialGroups.negatives must be from 1 to 5, got {self.negatives}")
 
-    def groups(self, split: str) -> "DialGroupList":
+    def groups(self, split: str) -> Sequence[Group]:
         """The groups of "train" or "test"."""
-        return DialGroupList(self.task.problems(split), self.negatives, self.seed)
+        return Derived(self.task.problems(split), self._group)
 
-
-@dataclasses.dataclass(frozen=True)
-class DialGroupList(Sequence[Group]):
-    """Random access to the groups of one split."""
-
-    problems: DialProblems
-    negatives: int
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.problems)
-
-    @overload
-    def __getitem__(self, index: int) -> Group: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Group]: ...
-    def __getitem__(self, index):
-        """Group `index`; a slice gives a list."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return dial_group(self.problems[index], self.seed, self.negatives)
+    def _group(self, problem: DialProblem) -> Group:
+        return dial_group(problem, self.seed, self.negatives)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,29 +68,9 @@ class ImperfectDial:
     def problems(self, split: str) -> Sequence[DialProblem]:
         """The problems of "train", imperfect, or "test", true."""
         true = self.task.problems(split)
-        return ImperfectProblems(true, self.flawed, self.seed) if split == "train" else true
+        return Derived(true, self._imperfect) if split == "train" else true
 
-
-@dataclasses.dataclass(frozen=True)
-class ImperfectProblems(Sequence[DialProblem]):
-    """Random access to problems, some with flawed reasoning."""
-
-    problems: DialProblems
-    flawed: float
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.problems)
-
-    @overload
-    def __getitem__(self, index: int) -> DialProblem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[DialProblem]: ...
-    def __getitem__(self, index):
-        """Problem `index`; a slice gives a list."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        problem = self.problems[index]
+    def _imperfect(self, problem: DialProblem) -> DialProblem:
         rng = random.Random(f"imperfect/{self.seed}/{problem.problem_id}")
         if rng.random() >= self.flawed:
             return problem

@@ -12,8 +12,8 @@ is the dial world's own, and graded by its reward model, so `task_name` stays "m
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import overload
 
+from tracelift_jax.tasks.derived import Derived
 from tracelift_jax.tasks.dial import DialProblem, DialTask, check_trace, true_steps
 from tracelift_jax.tasks.oracle import Tests
 from tracelift_jax.tasks.problem import Problem, Task
@@ -40,37 +40,20 @@ class DialCode:
 
     def problems(self, split: str) -> Sequence[DialProblem]:
         """The problems of "train" or "test"."""
-        return DialPrograms(self.task.problems(split))
+        return Derived(self.task.problems(split), _asking_for_a_program)
 
     def faithful(self, problem: Problem, reasoning: str) -> bool:
         """Whether `reasoning` is the problem's one true trace."""
         return check_trace(problem, reasoning).faithful
 
 
-@dataclasses.dataclass(frozen=True)
-class DialPrograms(Sequence[DialProblem]):
-    """Random access to problems of the dial, made problems for programs when asked for."""
-
-    dials: Sequence[Problem]
-
-    def __len__(self) -> int:
-        return len(self.dials)
-
-    @overload
-    def __getitem__(self, index: int) -> DialProblem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[DialProblem]: ...
-    def __getitem__(self, index):
-        """Problem `index`; a slice gives a list."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        dial = self.dials[index]
-        assert isinstance(dial, DialProblem)
-        shown = true_steps(dial.start, dial.ops)[-1].result
-        return dataclasses.replace(
-            dial,
-            problem_id=f"{dial.problem_id}/program",
-            answer=program_for(dial.reasoning),
-            answer_kind="program",
-            oracle=Tests(inputs=("",), outputs=(f"{shown}\n",)),
-        )
+def _asking_for_a_program(dial: Problem) -> DialProblem:
+    assert isinstance(dial, DialProblem)
+    shown = true_steps(dial.start, dial.ops)[-1].result
+    return dataclasses.replace(
+        dial,
+        problem_id=f"{dial.problem_id}/program",
+        answer=program_for(dial.reasoning),
+        answer_kind="program",
+        oracle=Tests(inputs=("",), outputs=(f"{shown}\n",)),
+    )
