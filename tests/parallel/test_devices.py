@@ -43,8 +43,8 @@ def play(folder: Path, mesh: MeshConfig) -> dict[str, Any]:
     done = None
     for step in (1, 2):
         batch, problems = training.next_batch()
-        state, metrics, (done, _) = training.step(state, batch)
-        training.remember(step, problems, jax.device_get(done))
+        state, metrics, ((done, _), counts) = training.step(state, batch)
+        training.remember(step, problems, jax.device_get(counts))
         out["metrics"].append({name: float(value) for name, value in metrics.items()})
         out["tokens"].append(np.where(done.traces.valid, done.traces.ids, -1).tolist())
         out["answers"].append(np.where(done.answers.valid, done.answers.ids, -1).tolist())
