@@ -45,7 +45,7 @@ def _initialize(source: str, **arguments: Any) -> None:
 def _explicit(told: Mapping[str, str]) -> dict[str, Any]:
     for name in (ADDRESS, COUNT, NUMBER):
         if name not in told:
-            raise UserError(f"{name} is not set, and {' and '.join(told)} is; several processes need all three")
+            raise UserError(f"{name} is not set; several processes need {ADDRESS}, {COUNT} and {NUMBER}")
     numbers = {}
     for name in (COUNT, NUMBER):
         if not told[name].isdecimal():
