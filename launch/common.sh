@@ -98,9 +98,10 @@ wait_for() {
   done
 }
 
+# Seconds, or until asked to stop; in pieces, because a signal may come just ahead of a `wait`.
 pause() {
-  sleep "$1" >&- 2>&- &  # it holds no pipe of ours open
-  wait "$!" || kill "$!" 2>/dev/null || true  # a signal ends it
+  local end=$((SECONDS + $1))
+  while ((SECONDS < end && !asked)); do sleep 0.2; done
 }
 
 # restarting COMMAND ...: runs it, and again for as long as it leaves with 75 and nobody asked this script to stop.

@@ -49,11 +49,17 @@ if "${flags[dry_run]}"; then
 fi
 "${flags[installed]}" || ensure_venv ""
 
+# Whole lines, the last one too. It outlives the signals that its process is to hear of.
+prefix() {
+  local line
+  trap "" INT TERM HUP
+  while IFS= read -r line || [ "$line" ]; do printf '[%s] %s\n' "$1" "$line"; done
+}
+
 declare -A index=()  # by process id
 prefixers=()
 for ((i = 0; i < processes; i++)); do
-  # It outlives the signals that its process is to hear of.
-  exec {out}> >(trap '' INT TERM HUP && exec sed -u "s/^/[$i] /")
+  exec {out}> >(prefix "$i")
   prefixers+=("$!")
   command_of "$i"
   start "${command[@]}" >&"$out" 2>&1
@@ -88,7 +94,7 @@ ended() {
 }
 while [ ${#index[@]} -gt 0 ]; do
   for child in "${!index[@]}"; do kill -0 "$child" 2>/dev/null || ended "$child"; done
-  [ ${#index[@]} = 0 ] || pause 0.2
+  [ ${#index[@]} = 0 ] || sleep 0.2
 done
 [ -z "$ender" ] || kill -- "-$ender" 2>/dev/null || true
 for prefixer in "${prefixers[@]}"; do wait "$prefixer" || true; done

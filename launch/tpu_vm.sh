@@ -55,7 +55,6 @@ remote=$(
   cat <<END
 set -e
 export PATH="\$HOME/.local/bin:\$PATH" PYTHON=$(quote "${flags[python]}")
-cd
 mkdir -p tracelift_jax
 exec 9>tracelift_jax/.launch.lock
 flock -w 300 9 || { echo "\$HOSTNAME: another run is going on" >&2; exit 1; }
