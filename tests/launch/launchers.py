@@ -1,4 +1,4 @@
-"""Launch scripts run for real, with one small program in place of tracelift, gcloud, kubectl, sbatch, srun and scontrol."""
+"""Launch scripts run for real, with a small program in place of tracelift, gcloud, kubectl, sbatch, srun, scontrol."""
 
 import json
 import os
@@ -119,7 +119,7 @@ class StandIns:
         return {**kept, "PATH": path, "STAND_INS": str(self.folder), "HOME": str(self.home)}
 
     def plan(self, key: str, *steps: dict[str, Any]) -> None:
-        """What the calls of a program do, one step each: {"out": text, "code": n, "hold": seconds to a signal's end}."""
+        """What the calls of a program do, one each: {"out": text, "code": n, "hold": seconds behind a signal}."""
         (self.folder / f"{key}.json").write_text(json.dumps(steps))
 
     def calls(self, key: str = "") -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ def ignored(path: str) -> bool:
         parts = path.split("/")
         heads = ["/".join(parts[: i + 1]) for i in range(len(parts))]
         deep = pattern.startswith("**/") and pattern.removeprefix("**/") in parts
-        if deep or any("/" not in head and fnmatch.fnmatch(head, pattern) or head == pattern for head in heads):
+        if deep or any(head == pattern or ("/" not in head and fnmatch.fnmatch(head, pattern)) for head in heads):
             verdict = not line.startswith("!")
     return verdict
 
