@@ -51,7 +51,8 @@ def test_a_signal_is_passed_on_once_and_ends_the_restarts(stand_ins, number):
     process = stand_ins.start("gpu_node", *QUICK, "--", "train")
     stand_ins.wait_for_calls("tracelift", 1)
     os.killpg(process.pid, number)  # as a terminal does: everyone in the group
-    assert ended(process).code == 75
+    done = ended(process)
+    assert (done.code, done.err) == (75, "")
     assert stand_ins.signals() == [["tracelift", number]]
     assert len(stand_ins.calls("tracelift")) == 1
 

@@ -20,6 +20,9 @@ CREATE = ["create", "pod", "--zone=z", "--accelerator-type=v5litepod-16", "--ver
 @pytest.fixture
 def root(stand_ins) -> Path:
     """A checkout with the launchers alone, and a worker's home in which the project is installed."""
+    for program in ("git", "flock"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program}")
     root = stand_ins.folder / "check out"
     shutil.copytree(ROOT / "launch", root / "launch")
     shutil.copy(ROOT / "setup.cfg", root)
