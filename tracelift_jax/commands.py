@@ -64,8 +64,11 @@ def _run_arguments(sub: ArgumentParser) -> None:
 
 
 def _run(given: Given, kind: type[T], train: "Callable[[T, RunDir, int | None], None]") -> None:
-    from tracelift_jax.train.run import RunDir
+    from tracelift_jax.parallel import hosts, join
+    from tracelift_jax.train.run import RunDir, console
 
+    join.join()
+    console.quiet = not hosts.first()  # all would say the same
     args = given.args
     if args.stop_after is not None and args.stop_after < 1:
         raise UserError(f"--stop_after must be at least 1, got {args.stop_after}")

@@ -43,8 +43,8 @@ def play(folder: Path, mesh: MeshConfig) -> dict[str, Any]:
     done = None
     for step in (1, 2):
         batch, problems = training.next_batch()
-        state, metrics, (done, _) = training.step(state, batch)
-        training.remember(step, problems, jax.device_get(done))
+        state, metrics, ((done, _), counts) = training.step(state, batch)
+        training.remember(step, problems, jax.device_get(counts))
         out["metrics"].append({name: float(value) for name, value in metrics.items()})
         out["tokens"].append(np.where(done.traces.valid, done.traces.ids, -1).tolist())
         out["answers"].append(np.where(done.answers.valid, done.answers.ids, -1).tolist())
@@ -188,7 +188,6 @@ def test_batches_that_do_not_split_are_one_line(eight):
         ({"data": 0}, "MeshConfig.data must be -1 or at least 1, got 0"),
         ({"fsdp": -2}, "MeshConfig.fsdp must be -1 or at least 1, got -2"),
         ({"fsdp": -1}, "MeshConfig: only one axis may be -1"),
-        ({"rules": (("embed", "model"),)}, "MeshConfig.rules: 'embed' goes to 'model', which is none of data, fsdp"),
     ],
 )
 def test_wrong_values_are_refused(values, message):

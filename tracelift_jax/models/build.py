@@ -15,6 +15,7 @@ from tracelift_jax.models.einsum import Lora
 from tracelift_jax.models.rubric import RubricHeads
 from tracelift_jax.models.tensor_files import TensorFiles
 from tracelift_jax.models.transformer import ModelConfig, abstract_variables, init_variables
+from tracelift_jax.parallel.hosts import place
 from tracelift_jax.parallel.mesh import MeshConfig, parameter_shardings
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -179,7 +180,7 @@ def _collection(config: ModelConfig, collection: str, seed: int, mesh: Mesh, lay
     def make(key: jax.Array) -> Any:
         return init_variables(config, key)[collection]
 
-    shardings = parameter_shardings(abstract_variables(config)[collection], mesh, layout)
+    shardings = parameter_shardings(abstract_variables(config)[collection], mesh, layout.rules)
     return jax.jit(lambda key: nn.meta.unbox(make(key)), out_shardings=shardings)(jax.random.key(seed))
 
 
@@ -190,7 +191,7 @@ def load_base(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig)
     if not model.grow:
         return hf.load_params(find(model.path), config, mesh, layout)
     below = dataclasses.replace(config, layers=config.layers - model.grow)
-    shardings = parameter_shardings(abstract_variables(config)["params"], mesh, layout)
+    shardings = parameter_shardings(abstract_variables(config)["params"], mesh, layout.rules)
     grow = jax.jit(lambda params: _grown(params, model.grow), out_shardings=shardings)
     return grow(hf.load_params(find(model.path), below, mesh, layout))
 
@@ -210,8 +211,8 @@ def load_lora(lora: LoraConfig | Adapter, config: ModelConfig, seed: int, mesh: 
     """The adapter on the mesh, read or fresh; `config.lora` is `lora_shape(lora)`."""
     if not isinstance(lora, Adapter):
         return init_lora(config, seed, mesh, layout)
-    shardings = parameter_shardings(abstract_variables(config)["lora"], mesh, layout)
-    return jax.device_put(peft.load_adapter(find(lora.path), config), shardings)
+    shardings = parameter_shardings(abstract_variables(config)["lora"], mesh, layout.rules)
+    return place(peft.load_adapter(find(lora.path), config), shardings)
 
 
 def load_grader(
@@ -249,9 +250,13 @@ def _init_heads(config: ModelConfig, key: jax.Array) -> Any:
     return RubricHeads(config.width).init(key, jnp.zeros((1, config.width)))["params"]
 
 
+def _abstract_heads(config: ModelConfig) -> Any:
+    return jax.eval_shape(lambda key: _init_heads(config, key), jax.random.key(0))
+
+
 def init_heads(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
     """Fresh rubric heads."""
-    shardings = parameter_shardings(jax.eval_shape(lambda k: _init_heads(config, k), jax.random.key(0)), mesh, layout)
+    shardings = parameter_shardings(_abstract_heads(config), mesh, layout.rules)
     return jax.jit(lambda key: nn.meta.unbox(_init_heads(config, key)), out_shardings=shardings)(jax.random.key(seed))
 
 
@@ -278,5 +283,4 @@ def load_reward_model(model: Model, config: ModelConfig, mesh: Mesh, layout: Mes
 
 def place_heads(config: ModelConfig, heads: Any, mesh: Mesh, layout: MeshConfig) -> Any:
     """Heads read from a file, on the mesh."""
-    shapes = jax.eval_shape(lambda k: _init_heads(config, k), jax.random.key(0))
-    return jax.device_put(heads, parameter_shardings(shapes, mesh, layout))
+    return place(heads, parameter_shardings(_abstract_heads(config), mesh, layout.rules))

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from tracelift_jax.models.attention import attend
 from tracelift_jax.models.einsum import Einsum, Lora
 from tracelift_jax.models.segment import Context, Segment, context_length, expand
+from tracelift_jax.parallel.mesh import split_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Attention(nn.Module):
     """Grouped-query attention over the node and its ancestors."""
 
     config: ModelConfig
+    mesh: Mesh | None
 
     @nn.compact
     def __call__(self, x: Array, cache: tuple[tuple[Array, Array], ...], frame: Frame, deterministic: bool):
@@ -193,11 +196,12 @@ class Block(nn.Module):
 
     config: ModelConfig
     deterministic: bool
+    mesh: Mesh | None
 
     @nn.compact
     def __call__(self, x: Array, cache: tuple[tuple[Array, Array], ...], frame: Frame):
         """Carries `x` [*lead, T, D]; emits this layer's (k, v) of the node."""
-        mixed, kv = Attention(self.config, name="attention")(
+        mixed, kv = Attention(self.config, self.mesh, name="attention")(
             RMSNorm(self.config, name="attention_norm")(x), cache, frame, self.deterministic
         )
         x = x + mixed
@@ -212,9 +216,14 @@ _POLICIES = {
 
 
 class Transformer(nn.Module):
-    """The decoder. Collections: `params` (the base) and, where `config.lora` is set, `lora` (the adapter)."""
+    """The decoder. Collections: `params` (the base) and, where `config.lora` is set, `lora` (the adapter).
+
+    Attributes:
+        config: shapes and numerics. mesh: over whose devices B, the first leading axis, is split; None: not at all.
+    """
 
     config: ModelConfig
+    mesh: Mesh | None = None
 
     def setup(self) -> None:
         """Declares the parameters; layers are stacked on a leading axis L."""
@@ -239,7 +248,7 @@ class Transformer(nn.Module):
             unroll=c.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        return scanned(c, deterministic, name="blocks")(x, cache, frame)
+        return scanned(c, deterministic, self.mesh, name="blocks")(x, cache, frame)
 
     def __call__(
         self, tokens: Array, valid: Array, context: Context = (), deterministic: bool = True
@@ -254,7 +263,7 @@ class Transformer(nn.Module):
         Returns:
             Hidden states [*lead, T, D] after the final norm, in the compute dtype, and the node's segment.
         """
-        x = jnp.asarray(self.embedding, self.config.dtype)[tokens]
+        x = split_rows(jnp.asarray(self.embedding, self.config.dtype)[tokens], self.mesh)
         frame = make_frame(self.config, valid, context)
         cache = tuple((segment.k, segment.v) for segment in context)
         x, (k, v) = self._blocks(x, cache, frame, deterministic)
@@ -298,7 +307,9 @@ def logits_of(model: Transformer, variables: Any, hidden: Array) -> Array:
     return cast(Array, model.apply(variables, hidden, method="logits"))
 
 
-def empty_segment(config: ModelConfig, lead: tuple[int, ...], slots: int) -> Segment:
-    """A segment of `slots` slots that holds nothing yet, for decoding into."""
-    shape = (config.layers, *lead, slots, config.kv_heads, config.head_width)
-    return Segment(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype), jnp.zeros((*lead, slots), bool))
+def empty_segment(model: Transformer, lead: tuple[int, ...], slots: int) -> Segment:
+    """A segment of `slots` slots that holds nothing yet, for decoding into; split like the batch."""
+    c = model.config
+    shape = (c.layers, *lead, slots, c.kv_heads, c.head_width)
+    k, v = (split_rows(jnp.zeros(shape, c.dtype), model.mesh, axis=1) for _ in range(2))
+    return Segment(k, v, split_rows(jnp.zeros((*lead, slots), bool), model.mesh))

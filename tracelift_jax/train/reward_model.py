@@ -25,7 +25,8 @@ from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import token_logprobs
 from tracelift_jax.models.segment import last_valid
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, check_batch, place_batch
+from tracelift_jax.parallel.hosts import from_first, place_batch, whole
+from tracelift_jax.parallel.mesh import MeshConfig, check_batch
 from tracelift_jax.rollout.evaluate import wilson
 from tracelift_jax.rollout.score import grade_hidden, read_traces
 from tracelift_jax.text.prompts import Pieces, Prompts
@@ -166,7 +167,7 @@ def make_steps(
     layouts: Layouts | None = None,
 ):
     """The optimizer, the jitted train step and held-out metrics; for the same arguments the same, compiled once."""
-    model = Transformer(shape)
+    model = Transformer(shape, layouts.mesh if layouts else None)
     optimizer = make_optimizer(optimizer_config, steps)
     loss_fn = partial(group_loss, model, loss)
 
@@ -243,7 +244,7 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     require(bool(held), "TrainRm.prompt_tokens and TrainRm.trace_tokens: no held-out group fits; raise them")
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        return held_out_metrics([jax.device_get(held_out(state, begin.frozen, batch)) for batch in held])
+        return held_out_metrics([whole(held_out(state, begin.frozen, batch)) for batch in held])
 
     def step(state: TrainState, batch: GroupBatch):
         return *train_step(state, begin.frozen, batch), None
@@ -269,13 +270,13 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     if int(state.step) == config.schedule.steps:
         state = best_state(run, config.schedule, state, parts) if config.result == "best" else state
         begin.save(run.path, state)
-        if not (run.path / REPORT).exists():
+        if from_first(not (run.path / REPORT).exists()):
             weights = {name: value for name, value in state.trainable.items() if name != "heads"}
             judge = make_judge(
                 config,
                 begin.pieces,
                 begin.mesh,
-                Transformer(begin.shape),
+                Transformer(begin.shape, begin.mesh),
                 begin.frozen | weights,
                 state.trainable["heads"],
             )

@@ -16,11 +16,13 @@ from tracelift_jax.models import build
 from tracelift_jax.models.build import Adapter, LoraConfig, Model
 from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import ModelConfig, Transformer
+from tracelift_jax.parallel.hosts import place_everywhere
 from tracelift_jax.parallel.memory import device_bytes, same_buffers
-from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh
+from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh, split_batch
 from tracelift_jax.rollout.answerers import Answerer, OnDevice, OnServer
 from tracelift_jax.rollout.batch import Setup, Sizes, Text, encode_problem, make_fixed, make_text, why_unjudged
 from tracelift_jax.rollout.caches import cache_bytes
+from tracelift_jax.rollout.decoding import Decoding
 from tracelift_jax.rollout.elsewhere import Elsewhere
 from tracelift_jax.rollout.evaluate import Evaluation, Evaluator
 from tracelift_jax.rollout.judging import Judge, ProgramJudge, judge_answers
@@ -124,6 +126,7 @@ class Loaded:
         planner: what the planner starts from, without an adapter. executor: the executor.
         planner_shape: the planner in training, with its adapter.
         reward_model: (variables, heads) or None. setup: the rollout's static part. text: its tables.
+        decoding: lays weights out for rollouts.
         fingerprints: of the frozen weights, written into every record.
         served: the executor, where it is on a server; then `executor` only lends its numbers of tokens.
         judge: of answers, where the host judges them.
@@ -138,6 +141,7 @@ class Loaded:
     planner_shape: ModelConfig
     reward_model: Any
     setup: Setup
+    decoding: Decoding
     text: Text
     fingerprints: dict[str, str]
     served: Served | None = None
@@ -185,12 +189,13 @@ class Loaded:
         """Whether the host stands between the executor's answers and their rewards."""
         return self.served is not None or self.programs
 
-    def elsewhere(self, setup: Setup, out_shardings: Any = None) -> Elsewhere:
+    def elsewhere(self, setup: Setup) -> Elsewhere:
         """Rollouts of `setup` where the host judges the answers, of an executor on a server or here."""
-        answerer: Answerer = OnDevice(setup, self.pieces, out_shardings)
+        split = split_batch(self.mesh)
+        answerer: Answerer = OnDevice(setup, self.pieces, split)
         if self.served is not None:
             answerer = OnServer(setup, self.pieces, self.served)
-        return Elsewhere(setup, answerer, self.judge, out_shardings)
+        return Elsewhere(setup, answerer, self.judge, split)
 
     def problems(self, split: str, most: int | None = None) -> Sequence[Problem]:
         """The task's problems. Says in one line how many of the first `most` (None: all) cannot be judged, and why.
@@ -279,13 +284,13 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
         base = decoder(roles.base)
         shared = (base.shape, base.params)
         shape, graded = build.load_grader(roles.reward_model, shared, len(tokenizer), mesh, roles.mesh)
-        grader = Transformer(shape)
+        grader = Transformer(shape, mesh)
         fingerprints["reward_model"] = fingerprint(*graded)
     planner_shape = dataclasses.replace(planner.shape, lora=build.lora_shape(roles.lora))
     setup = Setup(
-        planner=Transformer(planner_shape),
-        executor=Transformer(executor.shape),
-        reference=Transformer(planner.shape),
+        planner=Transformer(planner_shape, mesh),
+        executor=Transformer(executor.shape, mesh),
+        reference=Transformer(planner.shape, mesh),
         reward_model=grader,
         traces=roles.traces,
         planner_sampling=roles.planner,
@@ -298,7 +303,7 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
     shapes = [planner.shape, executor.shape, *([grader.config] if grader else [])]
     for shape in shapes:
         tokenizer.check_vocabulary(shape.vocab_size)
-    text = make_text(pieces, max(shape.vocab_size for shape in shapes))
+    text = place_everywhere(make_text(pieces, max(shape.vocab_size for shape in shapes)), mesh)
     return Loaded(
         roles,
         tokenizer,
@@ -309,6 +314,7 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
         planner_shape,
         graded,
         setup,
+        Decoding(setup, mesh, roles.mesh.decoding),
         text,
         fingerprints,
         served,

@@ -33,7 +33,8 @@ from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import shift, token_logprobs
 from tracelift_jax.models.segment import expand, last_valid
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, check_batch, place_batch
+from tracelift_jax.parallel.hosts import place_batch, whole
+from tracelift_jax.parallel.mesh import MeshConfig, check_batch
 from tracelift_jax.tasks.problem import Problem, Task
 from tracelift_jax.text.prompts import Pieces, Prompts, Role
 from tracelift_jax.text.spans import Tokens, pad
@@ -170,10 +171,10 @@ def make_steps(shape: ModelConfig, optimizer_config: OptimizerConfig, steps: int
 
     They map (state, frozen, batch) to (state, metrics), and to metrics.
     """
-    model = Transformer(shape)
-    quiet = Transformer(
-        dataclasses.replace(shape, lora=dataclasses.replace(shape.lora, dropout=0.0) if shape.lora else None)
-    )
+    mesh = layouts.mesh if layouts else None
+    model = Transformer(shape, mesh)
+    still = dataclasses.replace(shape, lora=dataclasses.replace(shape.lora, dropout=0.0) if shape.lora else None)
+    quiet = Transformer(still, mesh)
     optimizer = make_optimizer(optimizer_config, steps)
     loss_fn = partial(sft_loss, model)
     train_step = jit_step(partial(supervised_step, loss_fn, optimizer, optimizer_config.accumulate), layouts)
@@ -195,7 +196,7 @@ def _evaluation(config: Sft, encode_one: Callable, held_out: Callable, frozen: A
     def evaluate(state: TrainState) -> dict[str, float]:
         total: dict[str, np.ndarray] = {}
         for batch in batches:
-            for name, pair in jax.device_get(held_out(state, frozen, batch)).items():
+            for name, pair in whole(held_out(state, frozen, batch)).items():
                 total[name] = total.get(name, np.zeros(2)) + np.array(pair)
         losses = {f"held_out/{name}": float(s / w) for name, (s, w) in total.items() if w}
         return losses | {"held_out/score": -losses["held_out/loss/total"]}
