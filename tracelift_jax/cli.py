@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from tracelift_jax.commands import COMMANDS, Given
 from tracelift_jax.errors import Interrupted, UserError
+from tracelift_jax.parallel.join import ALONE, several_told
 
 GIN_FILE = """\
   --gin_file=F        experiment file, repeatable; export has the run directory's
@@ -49,6 +50,8 @@ def _start(name: str, given: Given) -> None:
         raise UserError(f"tracelift {name}: takes no --gin_file and no --gin.NAME; see its --help")
     if command.gin == "needed" and not given.files:
         raise UserError(f"tracelift {name}: give --gin_file=F, for example: {command.example}")
+    if command.processes == "one" and several_told():
+        raise UserError(f"tracelift {name}: one process does this; {ALONE}")
     command.run(given)
 
 

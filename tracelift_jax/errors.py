@@ -9,4 +9,4 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """A run was asked to stop and has a checkpoint; the same command goes on with it."""
+    """A run could not go on now, and lost nothing: it was asked to stop and has a checkpoint, or waited for others."""

@@ -5,6 +5,7 @@ import threading
 
 import jax
 import pytest
+from tiny import Outcome, command
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.parallel import join
@@ -141,3 +142,16 @@ def test_a_notice_stops_a_run(pages, monkeypatch):
         assert heard.wait(20)
         assert stopper.leaving
     assert said == ["the metadata server says preempted: stopping after this step"]
+
+
+# ------------------------------------------------------------------------------------------------------- the commands
+
+
+@pytest.mark.parametrize("told", [{"JAX_NUM_PROCESSES": "2"}, {"SLURM_STEP_NUM_TASKS": "2"}])
+def test_what_one_process_does_is_refused_in_several(environment, told):
+    environment(**told)
+    outcome = command("eval", "--run_dir=runs/none")
+    said = "tracelift: tracelift eval: one process does this; JAX_NUM_PROCESSES=1 runs this process by itself\n"
+    assert outcome == Outcome(2, said)
+    environment(JAX_NUM_PROCESSES="1")
+    assert "tracelift: runs/none: holds no run" in command("eval", "--run_dir=runs/none").errors

@@ -130,9 +130,10 @@ class Played:
             batch, problems = self.training.next_batch()
             self.known.append(dict(self.training.baseline.get_state()))
             state, _, aux = self.training.step(state, batch)
-            done, heard = jax.device_get(aux[0]), aux[1]
+            done, heard, counts = jax.device_get(aux[0][0]), aux[0][1], aux[1]
             assert heard is not None
-            self.training.remember(step, problems, done)
+            if counts is not None:
+                self.training.remember(step, problems, jax.device_get(counts))
             loaded = self.training.loaded
             task, prompts = self.training.config.roles.task, self.training.config.roles.prompts
             self.rows.append(records(done, problems, task, loaded.tokenizer, prompts, {"step": step}, heard))

@@ -1,4 +1,7 @@
-"""Joining the other processes of a run, and what the cloud's metadata server says of this machine."""
+"""Joining the other processes of a run, and what the cloud's metadata server says of this machine.
+
+JAX is imported where it is needed: the command line asks before it is.
+"""
 
 import os
 import urllib.request
@@ -6,12 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from tracelift_jax.errors import UserError
+from tracelift_jax.errors import Interrupted, UserError
 
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-_ALONE = f"{COUNT}=1 runs this process by itself"
+ALONE = f"{COUNT}=1 runs this process by itself"
 
 
 def join() -> None:
@@ -21,25 +22,45 @@ def join() -> None:
     a SLURM step; the hosts of a TPU slice, from GKE's variables or the metadata server. JAX_NUM_PROCESSES=1 joins none.
 
     Raises:
-        UserError: the variables contradict each other, or the other processes cannot be reached.
+        UserError: the variables contradict each other.
+        Interrupted: the other processes could not be reached.
     """
-    told = {name: os.environ[name] for name in (ADDRESS, COUNT, NUMBER) if os.environ.get(name)}
+    import jax
+
+    told = _told()
     if told.get(COUNT) == "1" or jax.distributed.is_initialized():
         return
     if COUNT in told or NUMBER in told:
         _initialize("the variables", **_explicit(told))
-    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    elif several_told():
         _initialize("SLURM's variables", cluster_detection_method="slurm")
     elif _on_tpu_slice():
-        _initialize("what is known of the TPU slice")
+        _initialize("the TPU's metadata")
+
+
+def several_told() -> bool:
+    """Whether the variables tell of several processes; looks at nothing else, and not at JAX."""
+    count = _told().get(COUNT, "")
+    return count != "1" and (bool(count) or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1)
+
+
+def _told() -> dict[str, str]:
+    return {name: os.environ[name] for name in (ADDRESS, COUNT, NUMBER) if os.environ.get(name)}
 
 
 def _initialize(source: str, **arguments: Any) -> None:
+    import jax
+
     try:
         jax.distributed.initialize(**arguments)
-    except (RuntimeError, ValueError) as error:
-        said = str(error).splitlines()[0][:200]
-        raise UserError(f"could not join the other processes by {source}: {said}; {_ALONE}") from error
+    except ValueError as error:
+        raise UserError(f"{source} do not tell of the other processes: {_first_line(error)}; {ALONE}") from error
+    except RuntimeError as error:  # they may only be late
+        raise Interrupted(f"could not join the other processes by {source}: {_first_line(error)}; {ALONE}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def _explicit(told: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from tracelift_jax.parallel.hosts import Vote, alone
 from tracelift_jax.parallel.join import metadata
 
+_SAME_SIGNAL_SECONDS = 1.0
 _NOTICE_SECONDS = 5.0
 """Between looks at the metadata server; a preempted machine has about 30 seconds."""
 
@@ -21,13 +23,14 @@ _NOTICE_SECONDS = 5.0
 class Stopper:
     """Turns SIGTERM, the first Ctrl-C and a notice of maintenance into "leave after this step"; a context.
 
-    A second signal has its usual effect at once. Of several processes one that is asked is enough, and all leave after
-    the same step: which of them were asked travels over the mesh with every step and is read with the next.
+    A second signal has its usual effect at once; what comes within a second of the first is taken for the same one,
+    sent to a process and to its launcher. Of several processes one that is asked is enough, and all leave after the
+    same step: which of them were asked travels over the mesh with every step and is read with the next.
     """
 
     def __init__(self, say: Callable[[str], object]):
         """`say` prints a line."""
-        self._say, self._asked = say, False
+        self._say, self._asked, self._told = say, False, 0.0
         self._before: dict[int, Any] = {}
         self._vote = None if alone() else Vote(Mesh(jax.devices(), ("all",)))
         self._answers: list[Array] = []
@@ -47,9 +50,13 @@ class Stopper:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        self._asked = True
-        signal.signal(number, self._before[number])  # a second signal has its usual, immediate effect
-        self._say("stopping after this step; once more stops at once")
+        now = time.monotonic()
+        if not self._asked:
+            self._asked, self._told = True, now
+            self._say("stopping after this step; once more stops at once")
+        elif now - self._told >= _SAME_SIGNAL_SECONDS:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
 
     def _watch(self) -> None:
         while not self._left.is_set():
