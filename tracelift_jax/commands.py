@@ -311,9 +311,9 @@ def _report_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--most_traces",
         type=int,
-        default=20_000,
+        default=30_000,
         metavar="N",
-        help="traces in the page, of all runs together; 20000 if not given. Of more, evenly chosen steps",
+        help="traces in the page, of all runs together; 30000 if not given. Of more, evenly chosen steps",
     )
 
 
@@ -405,7 +405,7 @@ COMMANDS = {
         gin="none",
     ),
     "report": Command(
-        "write a page to look at runs: curves, what rewards are made of, settings, and every trace; it needs no network",
+        "write a page to look at runs: curves, what rewards are made of, settings, every trace; without network",
         "tracelift report runs/exec_only runs/tracelift --out=report.html",
         _report_arguments,
         _report,

@@ -146,7 +146,7 @@ def chromium(binary: str) -> Iterator[Page]:
         try:
             assert process.stderr is not None
             port = next(
-                (found[1] for line in process.stderr for found in [re.search(r"ws://[^:]+:(\d+)/", line)] if found)
+                found[1] for line in process.stderr for found in [re.search(r"ws://[^:]+:(\d+)/", line)] if found
             )
             threading.Thread(target=process.stderr.read, daemon=True).start()  # or its pipe fills up
             page = Page(asyncio.run(_tab(port)))

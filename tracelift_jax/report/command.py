@@ -13,7 +13,7 @@ from tracelift_jax.errors import UserError
 from tracelift_jax.report.pack import pack
 from tracelift_jax.report.payload import payload
 from tracelift_jax.report.runs import read_runs
-from tracelift_jax.report.sample import choose
+from tracelift_jax.report.sample import choose, shares
 
 PAGE = "report.html"
 SCRIPTS = (
@@ -41,8 +41,7 @@ def run_report(run_dirs: Sequence[str], out: str | None, most_traces: int) -> No
     target = Path(out) if out else runs[0].path / PAGE
     if target.is_dir():
         raise UserError(f"{target}: is a directory; give --out=FILE")
-    with_traces = sum(bool(run.traces) for run in runs)
-    shown = [choose(run, max(1, most_traces // max(1, with_traces))) for run in runs]
+    shown = [choose(run, share) for run, share in zip(runs, shares(runs, most_traces), strict=True)]
     title = ", ".join(run.name for run in runs)
     text = page(title, pack(*payload(runs, shown)))
     try:

@@ -54,8 +54,10 @@ def decompose(records: Sequence[Record], config: RewardConfig) -> Parts:
     nothing = np.zeros_like(score)
     if isinstance(config, CodeRewardConfig):
         plain = dataclasses.replace(config, clip_reward=False)
-        counts = np.array([[*r["with_counts"], *r["without_counts"]] for r in records], np.int32).reshape(-1, 4).T
-        worth = np.asarray(count_coefficient(*map(jnp.asarray, counts), dict(config.tie_table)))
+        with_it = jnp.array([record["with_counts"] for record in records], jnp.int32)
+        without = jnp.array([record["without_counts"] for record in records], jnp.int32)
+        table = dict(config.tie_table)
+        worth = np.asarray(count_coefficient(with_it[:, 0], with_it[:, 1], without[:, 0], without[:, 1], table))
         outcome = _executed(records, config)
         quality = code_reward(jnp.asarray(nothing), jnp.asarray(score), jnp.asarray(worth), plain)
         return Parts(outcome, np.asarray(quality), worth)

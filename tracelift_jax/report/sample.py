@@ -45,6 +45,24 @@ class Shown:
         return sum(len(group.records) for group in self.groups)
 
 
+def shares(runs: Sequence[Run], most: int) -> list[int]:
+    """How many traces each run may show, `most` of them all: what the small ones leave over, the large ones get."""
+    needs = [per_step(run) * len(run.traces) for run in runs]
+    out, left = [0] * len(runs), most
+    for place, run in enumerate(sorted(range(len(runs)), key=lambda run: needs[run])):
+        out[run] = min(needs[run], left // (len(runs) - place))
+        left -= out[run]
+    return [max(1, share) for share in out]
+
+
+def per_step(run: Run) -> int:
+    """How many traces there are in the largest step; at least 1."""
+    sizes = {step: sum(file.stat().st_size for file in files) for step, files in run.traces.items()}
+    largest = max(sizes, key=lambda step: sizes[step], default=None)
+    lines = 0 if largest is None else sum(file.read_bytes().count(b"\n") for file in run.traces[largest])
+    return max(1, lines)
+
+
 def choose(run: Run, most: int) -> Shown:
     """Reads the run's records: all, or those of evenly chosen steps, the first and the last among them.
 
@@ -57,9 +75,7 @@ def choose(run: Run, most: int) -> Shown:
     steps = list(run.traces)
     if not steps:
         return Shown((), 0, 0, False, ())
-    largest = max(steps, key=lambda step: sum(file.stat().st_size for file in run.traces[step]))
-    per_step = max(1, _count_lines(run.traces[largest]))
-    chosen = [steps[index] for index in even(len(steps), max(1, most // per_step))]
+    chosen = [steps[index] for index in even(len(steps), max(1, most // per_step(run)))]
     budget = most // len(chosen)
     groups: list[Group] = []
     left_out = len(chosen) < len(steps)
@@ -99,7 +115,3 @@ def read_step(step: int, files: Sequence[Path]) -> list[Group]:
             groups[-1].append(record)
             before = here
     return [Group(step, records) for records in groups]
-
-
-def _count_lines(files: Sequence[Path]) -> int:
-    return sum(file.read_bytes().count(b"\n") for file in files)

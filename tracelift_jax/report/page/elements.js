@@ -42,6 +42,12 @@ function found(text, query) {
 const color = number => `var(--run${number % 8})`;
 const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+/** Makes the page's address lead here, a little later: browsers do not let it change very often. */
+function address(part) {
+  clearTimeout(address.later);
+  address.later = setTimeout(() => history.replaceState(null, "", `#${part}`), 250);
+}
+
 /** Page-wide choices, and who wants to know when they change. */
 const page = {
   smoothing: 0.8, hidden: new Set(), together: false, listeners: [],

@@ -24,6 +24,7 @@ function workedReward(data, run, trace) {
   if (Math.abs(rest) > 1e-5) {
     parts.push(el("span", {}, traces.flags[trace] & 32 ? " (not counted)" : ` ${rest < 0 ? "−" : "+"} ${Math.abs(rest).toFixed(4)} clipped`));
   }
+  if (kind === "exec_only" && !code) return [value, ": the answer is ", traces.verdicts[trace][0] === "o" ? "right" : "not right"];
   const worked = [];
   if (kind !== "exec_only") {
     const gain = code ? traces.coefficient[trace] : traces.uplift[trace], grade = traces.score[trace];

@@ -1,6 +1,7 @@
 "use strict";
 
 const ROW_HEIGHT = 44;
+const GROUP = group => group;
 const ORDERS = {
   groups: ["by problem", null],
   worst: ["lowest reward first", (t, a, b) => t.reward[a] - t.reward[b]],
@@ -11,13 +12,12 @@ const ORDERS = {
 
 /** The trace inspector: a list of traces, or of problems with their traces, and one of them in full. */
 const inspector = {
-  data: null, rows: [], place: new Map(), chosen: -1, query: "",
+  data: null, show: null, rows: [], place: new Map(), chosen: -1, query: "",
   wanted: {run: "", step: "", answer: "", faithful: "", flags: 0, order: "groups"},
 
-  /** Builds the panel. show: brings it into view. */
-  build(data, show) {
+  /** Builds the panel. */
+  build(data) {
     this.data = data;
-    this.show = show;
     if (!data.count) return [el("p", {}, "No reward records: runs of train write them to traces/.")];
     this.all = el("div", {class: "all"});
     this.list = el("div", {
@@ -59,7 +59,7 @@ const inspector = {
       },
     }, flag.long, " ", el("span", {class: "soft"})));
     const oracle = data.runs.some(run => run.oracle);
-    return el("div", {},
+    return el("div", {class: "filters"},
       el("div", {class: "bar"},
         runs.length > 1 ? choose("run", "run", [["", "all"], ...runs.map(run => [String(run), data.runs[run].name])]) : null,
         step, choose("answer", "answer", [["", "any"], ["o", "right"], ["w", "wrong"], ["f", "failed"]]),
@@ -148,7 +148,7 @@ const inspector = {
   choose(trace) {
     this.chosen = trace;
     this.detail.replaceChildren(...(trace < 0 ? [el("p", {class: "soft"}, "No trace passes the filters.")] : traceDetail(this.data, trace, this.query).filter(Boolean)));
-    if (trace >= 0) history.replaceState(null, "", `#trace=${trace}`);
+    if (trace >= 0) address(`trace=${trace}`);
   },
 
   /** Chooses a trace and brings its row into view. */
@@ -165,8 +165,8 @@ const inspector = {
 
   /** Shows the panel with a trace in it, whatever the filters are. */
   open(trace) {
-    if (!this.place.has(trace)) this.clear();
     this.show();
+    if (!this.place.has(trace)) this.clear();
     this.select(trace);
   },
 

@@ -5,7 +5,7 @@ const KEYS = [
   ["]  [", "next, previous step"], ["/", "search"], ["c", "clear filters and search"], ["t", "light or dark"], ["?", "this help"], ["Esc", "leave search or help"],
 ];
 const PANELS = [["curves", "Curves"], ["rewards", "Rewards"], ["health", "All metrics"], ["settings", "Configuration"], ["traces", "Traces"]];
-const BUILD = {curves: curvesPanel, rewards: rewardsPanel, health: healthPanel, settings: settingsPanel, traces: data => inspector.build(data, () => openPanel("traces"))};
+const BUILD = {curves: curvesPanel, rewards: rewardsPanel, health: healthPanel, settings: settingsPanel, traces: data => inspector.build(data)};
 const built = new Set();
 let report = null;
 
@@ -23,9 +23,8 @@ function openPanel(name) {
     document.getElementById(`panel-${name}`).append(...BUILD[name](report).flat().filter(Boolean));
   }
   if (name === "traces") {
-    if (report.count) inspector.draw();
-    if (inspector.chosen >= 0) history.replaceState(null, "", `#trace=${inspector.chosen}`);
-  } else history.replaceState(null, "", `#${name}`);
+    if (inspector.chosen >= 0) inspector.select(inspector.chosen);
+  } else address(name);
 }
 
 function wantedTheme() {
@@ -73,10 +72,10 @@ function onKey(event) {
   const inTraces = !document.getElementById("panel-traces").hidden && report.count > 0;
   const {groups} = report;
   const everywhere = {t: switchTheme, "?": () => document.getElementById("help").showModal(), "/": () => { openPanel("traces"); if (report.count) inspector.search.focus(); }};
-  const group = number => number, step = number => `${groups.run[number]}/${groups.step[number]}`;
+  const step = number => `${groups.run[number]}/${groups.step[number]}`;
   const here = {
     j: () => inspector.move(1), ArrowDown: () => inspector.move(1), k: () => inspector.move(-1), ArrowUp: () => inspector.move(-1),
-    ArrowRight: () => inspector.jump(1, group), ArrowLeft: () => inspector.jump(-1, group), "]": () => inspector.jump(1, step), "[": () => inspector.jump(-1, step),
+    ArrowRight: () => inspector.jump(1, GROUP), ArrowLeft: () => inspector.jump(-1, GROUP), "]": () => inspector.jump(1, step), "[": () => inspector.jump(-1, step),
     c: () => inspector.clear(),
   };
   const tab = event.target.closest("[role=tab]") && ["ArrowRight", "ArrowLeft"].includes(event.key);
@@ -119,6 +118,7 @@ async function main() {
   document.getElementById("help-button").addEventListener("click", () => document.getElementById("help").showModal());
   addEventListener("keydown", onKey);
   addEventListener("hashchange", openAsked);
+  inspector.show = () => openPanel("traces");
   openAsked();
   document.documentElement.dataset.ready = "true";
 }

@@ -7,11 +7,11 @@ function partLines(run) {
   const {step, outcome, quality, rest, reward} = run.parts;
   const lines = [
     {label: "reward", color: "var(--ink)", steps: step, values: reward},
-    {label: "outcome", color: "var(--run0)", steps: step, values: outcome},
-    {label: "quality", color: "var(--run1)", steps: step, values: quality},
+    {label: "outcome", color: "var(--run2)", steps: step, values: outcome},
+    {label: "quality", color: "var(--run3)", steps: step, values: quality},
   ];
   if (rest.some(value => Math.abs(value) > 1e-5)) {
-    lines.push({label: "clipped", color: "var(--run3)", steps: step, values: rest, dash: [4, 3]});
+    lines.push({label: "clipped", color: "var(--run4)", steps: step, values: rest, dash: [4, 3]});
   }
   return lines;
 }

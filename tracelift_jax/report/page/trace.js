@@ -63,12 +63,12 @@ function rubricTable(data, trace) {
   const bar = (value, most) => el("span", {class: "meter", "aria-hidden": "true"}, el("i", {style: {width: `${Math.max(0, Math.min(100, (100 * value) / most))}%`}}));
   const rows = names.map((name, label) => {
     const value = data.traces[`rubric${label}`][trace];
-    return [name.replaceAll("_", " "), el("span", {}, bar(value, 4), num(value, x => x.toFixed(2)), " / 4")];
+    return [name.replaceAll("_", " "), el("span", {}, bar(value, 4), num(value, x => x.toFixed(2)))];
   });
   for (const name of ["total", "score"]) {
     rows.push([el("b", {}, name), el("span", {}, bar(data.traces[name][trace], 1), num(data.traces[name][trace]))]);
   }
-  return table(["rubric", ""], rows, {label: "Rubric scores"});
+  return table(["rubric", "of 4"], rows, {label: "Rubric scores"});
 }
 
 /** The G traces of a problem, the best rewarded first. */
@@ -89,8 +89,11 @@ function groupTable(data, run, trace) {
 
 function traceDetail(data, trace, query) {
   const {groups, traces} = data, group = data.groupOf[trace], run = data.runs[groups.run[group]];
-  const [tokens, without] = [traces.tokens[trace], groups.program[group] ? "Program without it" : "Answers without it"];
+  const [tokens, without] = [traces.tokens[trace], groups.program[group] ? "Programs without it" : "Answers without it"];
+  const go = (label, sign, action) => el("button", {type: "button", "aria-label": label, title: label, onclick: action}, sign);
   return [
+    el("div", {class: "where steer"}, go("previous problem (←)", "«", () => inspector.jump(-1, GROUP)), go("previous trace (k)", "‹", () => inspector.move(-1)),
+      go("next trace (j)", "›", () => inspector.move(1)), go("next problem (→)", "»", () => inspector.jump(1, GROUP))),
     el("div", {class: "where"}, el("span", {class: "chip", style: {"--tint": color(groups.run[group])}}, el("b", {}, run.name)),
       el("span", {}, `step ${groups.step[group]} · rank ${data.rankOf[trace]} of ${groups.size[group]} · trace ${traces.trace[trace]}`), tags(data, trace, true)),
     el("p", {class: "soft mono"}, data.text(groups.problem_id[group])),
