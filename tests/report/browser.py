@@ -125,6 +125,11 @@ class Page:
         self.send("Input.dispatchKeyEvent", type="keyDown", key=key, **text, **code)
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key, **code)
 
+    def click(self, x: float, y: float) -> None:
+        """Clicks at a place of the window."""
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def picture(self, file: Path) -> None:
         """Writes a PNG of the window."""
         file.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))

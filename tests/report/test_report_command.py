@@ -23,19 +23,19 @@ def means(told, run_number=0):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of four steps with the sampled uplift."""
+    """A run of six steps with the sampled uplift."""
     folder = write_models(tmp_path_factory.mktemp("trained"))
-    run("train", f"--gin_file={write_gin(folder)}", "--gin.STEPS=4", f"--run_dir={folder / 'run'}")
+    run("train", f"--gin_file={write_gin(folder)}", f"--run_dir={folder / 'run'}")
     return folder / "run"
 
 
 def test_a_real_run(trained, capsys):
     run("report", trained)
     told, floats = data_of(trained / "report.html")
-    assert f"{trained}: 4 steps, 48 traces of 4 steps" in capsys.readouterr().out
+    assert f"{trained}: 6 steps, 72 traces of 6 steps" in capsys.readouterr().out
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     recorded = {row["step"]: row["reward/mean"] for row in rows if "reward/mean" in row}
-    assert len(recorded) == 4
+    assert len(recorded) == 6
     for step, (reward, outcome, quality) in means(told).items():
         assert reward == pytest.approx(recorded[step], abs=1e-6)
         assert outcome + quality == pytest.approx(reward, abs=1e-6)
@@ -59,7 +59,7 @@ def test_runs_side_by_side_without_traces(trained, tmp_path):
     told, floats = data_of(out)
     assert [one["command"] for one in told["runs"]] == ["sft", "train"]
     assert [one["traces_shown"] for one in told["runs"]] == [0, 24] and len(floats["reward"]) == 24
-    assert told["groups"]["run"] == [1] * 8 and sorted(set(told["groups"]["step"])) == [1, 4]
+    assert told["groups"]["run"] == [1] * 8 and sorted(set(told["groups"]["step"])) == [1, 6]
     assert told["differences"][0] == {"path": "experiment", "values": ['"Sft"', '"Train"']}
 
 

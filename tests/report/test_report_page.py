@@ -126,7 +126,8 @@ def shown(page) -> list[dict]:
       const texts = name => [...part(name).children].map(e => e.firstChild.textContent);
       const numbers = name => [...part(name).querySelectorAll("[data-exact]")].map(e => Number(e.dataset.exact));
       return {problem: part("#problem").textContent, reasoning: part("#reasoning").textContent,
-        answers: texts("#with"), reward: numbers("#reward"), uplift: numbers("#uplift"), rubric: numbers("#rubric"), told: part("#uplift").textContent};
+        answers: texts("#with"), reward: numbers("#reward"), uplift: numbers("#uplift"), rubric: numbers("#rubric"),
+        told: part("#uplift").textContent};
     })""")
 
 
@@ -205,8 +206,10 @@ def test_curves_are_those_of_the_metrics(page):
         [0.53, 0.93],
     )
     assert numbers(page, "#final")[:2] == [0.5, 0.9]
-    page.wait("[...charts.live].some(chart => chart.plot)")
-    plotted = page.ask("[...charts.live].map(chart => chart.plot.data.map(column => [...column]))")
+    page.wait("[...charts.all].some(chart => chart.plot)")
+    plotted = page.ask(
+        "[...charts.all].filter(chart => chart.plot).map(chart => chart.plot.data.map(column => [...column]))"
+    )
     [accuracy] = [columns for columns in plotted if columns[0] == [0, 4]]
     assert [0.5, 0.9] in accuracy and [0.46, 0.86] in accuracy and [0.53, 0.93] in accuracy
     page.ask("document.querySelector('[data-run=code]').click()")
@@ -223,7 +226,57 @@ def test_rewards_over_time_are_means_of_the_records(page):
         )
     assert all(abs(rest) < 1e-6 for rest in parts["rest"][:4])  # of the records whose rewards were computed
     page.ask("openPanel('rewards')")
+    figures = "[...document.querySelectorAll('#panel-rewards figure:not([hidden])')].length"
+    assert page.ask(figures) == 6
+    page.ask("document.querySelector('[data-run=code]').click()")
+    assert page.ask(figures) == 3
     assert "(grade · uplift where it is ≥ 0, else (1 − grade) · uplift)" in text(page, "#panel-rewards")
+
+
+def test_a_point_leads_to_its_trace(page):
+    page.ask("openPanel('rewards')")
+    scatter = "[...charts.all].find(chart => chart.plot && chart.host.clientHeight >= 260)"
+    page.wait(f"{scatter} !== undefined")
+    [trace, x, y] = page.ask(f"""{{
+      const {{plot}} = {scatter}, [trace] = report.ranked[0];
+      plot.over.scrollIntoView({{block: "center", behavior: "instant"}});
+      const box = plot.over.getBoundingClientRect();
+      [trace, box.left + plot.valToPos(report.traces.uplift[trace], "x"),
+        box.top + plot.valToPos(report.traces.reward[trace], "y")];
+    }}""")
+    page.click(x, y)
+    assert chosen(page) == trace and not page.ask("document.querySelector('#panel-traces').hidden")
+
+
+def test_smoothing_redraws_what_is_in_view(page):
+    page.wait("[...charts.all].some(chart => chart.plot && chart.plot.data.length > 2)")
+    lines = "[...charts.all].filter(chart => chart.inView).flatMap(chart => chart.plot.data.slice(1).map(c => [...c]))"
+    raw = [row["reward/mean"] for row in metrics(4, random.Random(0))[1:-1]]
+
+    def smoothing(value: float) -> list:
+        page.ask(
+            f"{{ const e = document.querySelector('#smoothing'); e.value = '{value}'; "
+            "e.dispatchEvent(new Event('input')); }"
+        )
+        return [column for column in page.ask(lines) if column[0] == raw[0]]
+
+    assert smoothing(0) == [raw]
+    faint, strong = smoothing(0.5)
+    assert faint == raw and strong == pytest.approx(page.ask(f"smooth({json.dumps(raw)}, 0.5)"))
+
+
+def test_a_run_that_collapsed(page, tmp_path):
+    bad = record(reward=float("nan"), uplift=float("nan"), score=float("nan"), advantage=float("nan"), trace=1)
+    run_dir = write_run(
+        tmp_path / "nan", [record(), bad], [{"step": 1, "reward/mean": None, "loss/total": float("nan")}]
+    )
+    run_report([str(run_dir)], None, 100)
+    page.open(run_dir / "report.html")
+    assert page.ask("[report.runs[0].parts.reward, report.runs[0].metrics['loss/total'].values]") == [[None], [None]]
+    for name in ("rewards", "health", "traces"):
+        page.ask(f"openPanel('{name}')")
+    page.ask("inspector.open(1)")
+    assert text(page, "#reward").startswith("reward NaN") and "rank 2 of 2" in text(page, "#detail")
 
 
 def test_settings_that_differ(page):

@@ -90,7 +90,8 @@ def by_step(groups: Sequence[Group], parts: Parts) -> dict[str, list[float | int
         parts: of the groups' records in order.
 
     Returns:
-        Columns step, traces (how many counted), outcome, quality, rest and reward; means are None where none counted.
+        Columns step, traces (how many counted), outcome, quality, rest and reward; means are None where none counted,
+        or one is not finite.
     """
     steps = np.array([group.step for group in groups for _ in group.records], np.int64)
     records = [record for group in groups for record in group.records]
@@ -104,5 +105,6 @@ def by_step(groups: Sequence[Group], parts: Parts) -> dict[str, list[float | int
         out["step"].append(int(step))
         out["traces"].append(int(here.sum()))
         for name, values in columns.items():
-            out[name].append(float(values[here].mean()) if here.any() else None)
+            mean = values[here].mean() if here.any() else np.nan
+            out[name].append(float(mean) if np.isfinite(mean) else None)
     return out

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One metric over a run; null, which stands for what is not finite, is None.
+    """One metric over a run; what is not finite is None.
 
     Attributes:
         steps: in ascending order. values: one a step.
@@ -162,7 +163,8 @@ def _columns(rows: Sequence[Record]) -> dict[str, Column]:
     for row in rows:
         for name, value in row.items():
             if name != "step" and (value is None or isinstance(value, int | float)):
-                found.setdefault(name, {})[row["step"]] = value
+                finite = value is not None and math.isfinite(value)
+                found.setdefault(name, {})[row["step"]] = value if finite else None
     return {name: Column(*map(tuple, zip(*sorted(steps.items()), strict=True))) for name, steps in found.items()}
 
 

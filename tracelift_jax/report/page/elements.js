@@ -19,17 +19,42 @@ function num(value, how = short) {
 }
 
 function table(head, rows, attributes = {}) {
-  return el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": attributes.label || "table"},
-    el("table", {class: attributes.class},
-      el("thead", {}, el("tr", {}, head.map(cell => el("th", {scope: "col"}, cell)))),
-      el("tbody", {}, rows.map(([first, ...cells]) =>
-        el("tr", {}, el("th", {scope: "row"}, first), cells.map(cell => el("td", {}, cell)))))));
+  return el(
+    "div",
+    {class: "scroll", tabindex: "0", role: "region", "aria-label": attributes.label || "table"},
+    el(
+      "table",
+      {class: attributes.class},
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          head.map(cell => el("th", {scope: "col"}, cell)),
+        ),
+      ),
+      el(
+        "tbody",
+        {},
+        rows.map(([first, ...cells]) =>
+          el(
+            "tr",
+            {},
+            el("th", {scope: "row"}, first),
+            cells.map(cell => el("td", {}, cell)),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 /** A text, with everything that equals the query (whatever its case) marked. */
 function found(text, query) {
   if (!query) return [text];
-  const out = [], lower = text.toLowerCase();
+  const out = [],
+    lower = text.toLowerCase();
   if (lower.length !== text.length) return [text]; // places would not agree
   let at = 0;
   for (let hit = lower.indexOf(query); hit >= 0; hit = lower.indexOf(query, at)) {
@@ -50,6 +75,11 @@ function address(part) {
 
 /** Page-wide choices, and who wants to know when they change. */
 const page = {
-  smoothing: 0.8, hidden: new Set(), together: false, listeners: [],
-  changed() { this.listeners.forEach(listener => listener()); },
+  smoothing: 0.8,
+  hidden: new Set(),
+  together: false,
+  listeners: [],
+  changed() {
+    this.listeners.forEach(listener => listener());
+  },
 };
