@@ -476,6 +476,33 @@ def test_all_that_can_be_operated_has_a_name(page):
 # ---------------------------------------------------------------------------------------------------- what it computes
 
 
+def test_numbers_to_read(page):
+    def told(function: str, *values: float) -> list[str]:
+        return page.ask(f"{json.dumps(values)}.map(value => {function}(value))")
+
+    ticks = told("tickText", 0, 500, 1000, 1500, 20, 0.25, 0.1 + 0.2, -0.05, 3e-4, 2.5e-5, 1e-8, 2e6, 1.5e7)
+    assert ticks == [
+        "0",
+        "500",
+        "1000",
+        "1500",
+        "20",
+        "0.25",
+        "0.3",
+        "-0.05",
+        "0.0003",
+        "2.5e-5",
+        "1e-8",
+        "2e+6",
+        "1.5e+7",
+    ]
+    assert told("short", 0, 1, 110, 0.5, 2 / 3, -0.25, 1234.56, 1.5e-5) == [
+        "0", "1", "110", "0.500", "0.667", "-0.250", "1235", "1.50e-5"
+    ]  # fmt: skip
+    assert told("signed", 0.5, -0.25, 0) == ["+0.500", "−0.250", "0"]
+    assert page.ask("[short(null), short(NaN), short(undefined)]") == ["–", "–", "–"]
+
+
 def test_smoothing(page):
     values = [1.0, None, 3.0, -2.0, 0.5]
     assert page.ask(f"smooth({json.dumps(values)}, 0)") == values

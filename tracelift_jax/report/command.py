@@ -72,6 +72,7 @@ def page(title: str, data: str) -> str:
         return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
     parts = {"title": html.escape(title), "styles": joined(STYLES), "scripts": joined(SCRIPTS), "data": data}
+    parts["license"] = joined(["uplot/LICENSE"])
     whole = (folder / "page.html").read_text(encoding="utf-8")
     # One pass, so that no part is searched for the names of others.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], whole)

@@ -101,8 +101,8 @@ function drawWhiskers(plot, whiskers) {
 /**
  * Lines over steps.
  *
- * lines: [{label, color, steps, values, low?, high?, sparse?, dash?, plain?}]; sparse ones are points with whiskers, plain
- * ones lines as they are, and all others a line smoothed by the page's slider over a faint one as it is.
+ * lines: [{label, color, steps, values, low?, high?, sparse?, dash?, plain?}]; sparse ones are points with whiskers,
+ * plain ones lines as they are, and all others a line smoothed by the page's slider over a faint one as it is.
  * readout: where the values under the cursor are told.
  */
 function lineOptions(lines, readout) {
@@ -154,10 +154,7 @@ function lineOptions(lines, readout) {
       scales: {x: {time: false}},
       series,
       bands,
-      axes: [
-        axis({size: 28}),
-        axis({size: 52, values: (_, ticks) => ticks.map(tick => short(tick).replace(/\.?0+$/, "") || "0")}),
-      ],
+      axes: [axis({size: 28}), axis({size: 52, values: (_, ticks) => ticks.map(tickText)})],
       cursor: {sync: {key: "steps"}, points: {size: 6}},
       hooks: {draw: [plot => drawWhiskers(plot, whiskers)], setCursor: [say]},
     },

@@ -36,6 +36,7 @@ function openPanel(name) {
     const tab = document.getElementById(`tab-${other}`);
     tab.setAttribute("aria-selected", String(chosen));
     tab.tabIndex = chosen ? 0 : -1;
+    if (chosen) tab.scrollIntoView({block: "nearest", inline: "nearest"});
   }
   document.getElementById("chart-bar").hidden = name === "traces" || name === "settings";
   document.querySelectorAll("#chart-bar .of-curves").forEach(part => {
@@ -94,7 +95,7 @@ function buildHelp() {
     el(
       "p",
       {class: "soft"},
-      "Filters add up: a trace passes all that are on. A filter's count is of the traces that pass all choices and the " +
+      "Filters add up: a trace passes all that are on. A filter's count is of the traces that pass choices and " +
         "search. Point at a number for all its digits.",
     ),
     el("h2", {}, "Keys"),

@@ -14,6 +14,12 @@ function short(value) {
       : value.toExponential(2);
 }
 
+/** A number on an axis: no more digits than it has. */
+const tickText = value =>
+  value !== 0 && (Math.abs(value) < 1e-4 || Math.abs(value) >= 1e6)
+    ? value.toExponential(1).replace(".0", "")
+    : String(Number(value.toPrecision(6)));
+
 const signed = value => (value > 0 ? "+" : "") + short(value).replace("-", "−");
 
 /**
