@@ -75,8 +75,10 @@ class Model:
         dtype: compute dtype. param_dtype: dtype of the parameters in memory.
         weights: "int8" keeps the projections of frozen weights as int8, one scale for each output channel. With all
             layers unrolled (`scan_unroll`), compilers may turn all of them into floats at once.
-        remat: see `ModelConfig.remat`.
+        remat: see `ModelConfig.remat`; "attention" is for attention = "splash".
         scan_unroll: see `ModelConfig.scan_unroll`; 0 unrolls all layers (fastest on CPU).
+        attention: what computes attention to and within 128 tokens or more: "splash" (a kernel for TPUs, head widths a
+            multiple of 8), "cudnn" (NVIDIA GPUs; bfloat16 or float16) or "xla" (anywhere). See docs/attention.md.
         grow: copies of the last layers put on top of a loaded model, which change nothing at first (block expansion,
             arXiv 2401.02415): a reward model compares what it would have written with what is there, which takes depth.
     """
@@ -87,8 +89,9 @@ class Model:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     weights: Literal["float", "int8"] = "float"
-    remat: Literal["none", "dots", "full"] = "full"
+    remat: Literal["none", "dots", "attention", "full"] = "full"
     scan_unroll: int = 1
+    attention: Literal["xla", "splash", "cudnn"] = "xla"
     grow: int = 0
 
     def __post_init__(self) -> None:
@@ -97,6 +100,8 @@ class Model:
         require(self.grow >= 0, f"Model.grow must not be negative, got {self.grow}")
         require(not self.grow or bool(self.path), "Model.grow needs a path: random weights have Shape.layers")
         require(not self.grow or self.weights == "float", 'Model.grow needs Model.weights = "float"')
+        kept = self.remat != "attention" or self.attention == "splash"
+        require(kept, f'Model.remat = "attention" needs Model.attention = "splash", got "{self.attention}"')
 
 
 def folders(*models: Model) -> list[Path]:
@@ -169,6 +174,7 @@ def model_config(model: Model, tokenizer_size: int) -> ModelConfig:
         param_dtype=model.param_dtype,
         weights=model.weights,
         remat=model.remat,
+        attention=model.attention,
         scan_unroll=min(model.scan_unroll or config.layers, config.layers),
     )
 

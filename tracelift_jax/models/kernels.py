@@ -15,7 +15,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ SAVED = "attention"
 """The name under which rematerialisation finds what splash's backward pass needs of its forward pass."""
 
 _BLOCK = 128  # a TPU register is 128 wide, and splash takes whole ones
-_LARGEST_BLOCK = 512  # larger ones overflow a v5e's vector memory in the backward pass
+_LARGEST_BLOCK = 512  # 1024 overflows a v5e's vector memory at the widest heads in float32
 _CUDNN_BLOCK = 64  # cuDNN wants even lengths; its tiles are that long anyway
 
 
@@ -55,15 +55,14 @@ def check_kernel(kernel: str, head_width: int, dtype: str, platform: str) -> Non
     named = f'Model.attention = "{kernel}"'
     if kernel == "splash":
         require(platform == "tpu", f'{named} runs on TPU, and this is {platform}; take "xla"')
-    if kernel == "cudnn":
-        require(platform in ("gpu", "cuda"), f'{named} runs on NVIDIA GPUs, and this is {platform}; take "xla"')
-        require(dtype != "float32", f'{named} computes in bfloat16 or float16: set Model.dtype, or take "xla"')
-        fits = head_width % 8 == 0 and head_width <= 128
-        require(fits, f'{named} takes head widths that 8 divides, up to 128, not {head_width}; take "xla"')
-    if kernel.startswith("splash"):
         require(dtype != "float16", f'{named} computes in float32 or bfloat16: set Model.dtype, or take "xla"')
-        fits = head_width == 64 or head_width % 128 == 0
-        require(fits, f'{named} takes head widths 64, 128 and multiples of 128, not {head_width}; take "xla"')
+    if kernel == "cudnn":
+        require(platform == "gpu", f'{named} runs on NVIDIA GPUs, and this is {platform}; take "xla"')
+        require(dtype != "float32", f'{named} computes in bfloat16 or float16: set Model.dtype, or take "xla"')
+    if kernel != "xla":
+        widest = 128 if kernel == "cudnn" else 256
+        fits = head_width % 8 == 0 and head_width <= widest
+        require(fits, f'{named} takes head widths that 8 divides, up to {widest}, not {head_width}; take "xla"')
 
 
 def tree_attention(
@@ -98,10 +97,7 @@ def tree_attention(
 def _blocked(x: Array, trailing: int, outer: int, block: int) -> Array:
     """`x` [*prefix, S, *rest] as [B, nodes, S', *rest], S' the next multiple of `block`, filled up with zeros."""
     prefix, rest = x.shape[: x.ndim - trailing - 1], x.shape[x.ndim - trailing - 1 :]
-    if prefix:
-        x = x.reshape(outer, math.prod(prefix[1:]), *rest)
-    else:
-        x = jnp.broadcast_to(x, (outer, 1, *rest))
+    x = x.reshape(outer, math.prod(prefix[1:]), *rest) if prefix else jnp.broadcast_to(x, (outer, 1, *rest))
     return jnp.pad(x, [(0, 0), (0, 0), (0, -rest[0] % block), *[(0, 0)] * trailing])
 
 
@@ -185,7 +181,7 @@ def splash(q: Array, kv: Sequence[tuple[Array, Array]], valid: Sequence[Array], 
         """[B, nodes, S, heads, Q] to [B, heads, nodes * S, Q]."""
         return x.reshape(outer, -1, *x.shape[3:]).swapaxes(1, 2)
 
-    mask = TreeMask(nodes, length, tuple(x.shape[1:] for x in valid))
+    mask = TreeMask(nodes, length, tuple((x.shape[1], x.shape[2]) for x in valid))
     queries = _block_size(length)
     keys = _block_size(*(slots for _, slots in mask.levels))
     kernel = splash_attention.make_splash_mha_single_device(
@@ -208,7 +204,7 @@ def splash(q: Array, kv: Sequence[tuple[Array, Array]], valid: Sequence[Array], 
         jnp.ones((outer, nodes * length), jnp.int32),
         jnp.concatenate([x.reshape(outer, -1) for x in valid], axis=1).astype(jnp.int32),
     )
-    out = jax.vmap(kernel)(rows(q * width**-0.5), k, v, numbers)
+    out = cast(Array, jax.vmap(kernel)(rows(q * width**-0.5), k, v, numbers))
     return out.swapaxes(1, 2).reshape(q.shape)
 
 
