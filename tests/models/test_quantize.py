@@ -316,7 +316,7 @@ def test_a_7b_base_fits_16_gb_beside_its_adapter():
     moments = jax.eval_shape(make_optimizer(OptimizerConfig(), 10).init, adapter)
     moments = [leaf for leaf in jax.tree.leaves(moments) if leaf.ndim]
     assert size_of(adapter) + size_of(moments) == 484_442_112
-    cache = jax.eval_shape(lambda: empty_segment(shape, (1, 8), 1024))
+    cache = jax.eval_shape(lambda: empty_segment(Transformer(shape), (1, 8), 1024))
     assert size_of((cache.k, cache.v)) == 8192 * 57_344
     total = {
         name: size_of([variables["params"], adapter, moments, adapter, cache.k, cache.v])
@@ -352,7 +352,7 @@ def on_mesh(layout: MeshConfig) -> dict[str, Any]:
     """`WIDE`, drawn where it lives: the layout of its int8 kernels, and its logits."""
     mesh = make_mesh(layout)
     boxed = abstract_variables(WIDE)["params"]
-    shardings = parameter_shardings(boxed, mesh, layout)
+    shardings = parameter_shardings(boxed, mesh, layout.rules)
     make = jax.jit(lambda key: nn.meta.unbox(init_variables(WIDE, key)["params"]), out_shardings=shardings)
     params = make(jax.random.key(3))
     blocks = {

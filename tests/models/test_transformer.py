@@ -280,7 +280,7 @@ def test_decoding_step_by_step_is_the_forward(tiny_lora):
         hidden, new = model.apply(variables, token, real, (ancestor, own))
         return hidden[..., 0, :], own.write(new, slot)
 
-    own = empty_segment(tiny_lora.config, (2, 2), 3)
+    own = empty_segment(Transformer(tiny_lora.config), (2, 2), 3)
     for slot in range(3):
         at = slice(slot, slot + 1)
         hidden, own = step(own, tokens[..., at], valid[..., at], jnp.int32(slot))
@@ -345,7 +345,7 @@ def test_bfloat16_compute_gives_float32_logits_and_keeps_parameters(tiny, tiny_o
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
     logits, hidden, segment = jit(partial(read, rough.model))(rough.params)
     assert hidden.dtype == segment.k.dtype == segment.v.dtype == jnp.bfloat16
-    assert empty_segment(rough.config, (2,), 3).k.dtype == jnp.bfloat16
+    assert empty_segment(Transformer(rough.config), (2,), 3).k.dtype == jnp.bfloat16
     assert logits.dtype == jnp.float32
     assert (logits != logits.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.5  # accumulated in float32, not cast
     exact, _, _ = jit(partial(read, tiny.model))(tiny.params)

@@ -188,7 +188,6 @@ def test_batches_that_do_not_split_are_one_line(eight):
         ({"data": 0}, "MeshConfig.data must be -1 or at least 1, got 0"),
         ({"fsdp": -2}, "MeshConfig.fsdp must be -1 or at least 1, got -2"),
         ({"fsdp": -1}, "MeshConfig: only one axis may be -1"),
-        ({"rules": (("embed", "model"),)}, "MeshConfig.rules: 'embed' goes to 'model', which is none of data, fsdp"),
     ],
 )
 def test_wrong_values_are_refused(values, message):

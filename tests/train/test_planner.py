@@ -14,6 +14,7 @@ from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.parallel.mesh import place_batch
 from tracelift_jax.train.losses import group_advantages
 from tracelift_jax.train.planner import make_steps
+from tracelift_jax.train.planner_loop import planner_weights
 from tracelift_jax.train.roles import load_roles
 from tracelift_jax.train.update import init_state, make_optimizer, place_state
 
@@ -42,7 +43,8 @@ class Run:
         self.done = self.sample(self.trainable, 0)
 
     def sample(self, trainable, step):
-        return self.roll(trainable, self.frozen, self.loaded.text, None, self.batch, self.key, jnp.int32(step))
+        weights = planner_weights(self.loaded, self.frozen, trainable)
+        return self.roll(weights, self.loaded.text, self.batch, self.key, jnp.int32(step))
 
     def place(self, x):
         """An array as a rollout's are placed, so that nothing is compiled again."""

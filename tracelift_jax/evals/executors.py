@@ -276,7 +276,7 @@ def other_executor(config: ExecutorModel, resident: Loaded, longest: int) -> Can
         return LocalExecutor(
             tokenizer=tokenizer,
             pieces=pieces,
-            model=Transformer(shape),
+            model=Transformer(shape, resident.mesh),
             variables={"params": params},
             text=make_text(pieces, shape.vocab_size),
             sampling=config.sampling or roles.executor,

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
-from tracelift_jax.models import hf, peft
+from tracelift_jax.models import hf, kernels, peft
 from tracelift_jax.models.einsum import Lora
 from tracelift_jax.models.rubric import RubricHeads
 from tracelift_jax.models.tensor_files import TensorFiles
@@ -179,24 +179,38 @@ def model_config(model: Model, tokenizer_size: int) -> ModelConfig:
     )
 
 
+def check_attention(config: ModelConfig, mesh: Mesh) -> None:
+    """Refuses a kernel that the mesh's devices, or the model's head width or dtype, rule out.
+
+    Raises:
+        UserError: it cannot run.
+    """
+    kernels.check_kernel(config.attention, config.head_width, config.dtype, mesh.devices.flat[0].platform)
+
+
 def _collection(config: ModelConfig, collection: str, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
     """One freshly initialised collection, made where it will live."""
 
     def make(key: jax.Array) -> Any:
         return init_variables(config, key)[collection]
 
-    shardings = parameter_shardings(abstract_variables(config)[collection], mesh, layout)
+    shardings = parameter_shardings(abstract_variables(config)[collection], mesh, layout.rules)
     return jax.jit(lambda key: nn.meta.unbox(make(key)), out_shardings=shardings)(jax.random.key(seed))
 
 
 def load_base(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> Any:
-    """The decoder's parameters on the mesh: read from `model.path`, or random."""
+    """The decoder's parameters on the mesh: read from `model.path`, or random.
+
+    Raises:
+        UserError: the files cannot be used, or `config.attention` cannot run on the mesh.
+    """
+    check_attention(config, mesh)
     if not model.path:
         return _collection(config, "params", model.seed, mesh, layout)
     if not model.grow:
         return hf.load_params(find(model.path), config, mesh, layout)
     below = dataclasses.replace(config, layers=config.layers - model.grow)
-    shardings = parameter_shardings(abstract_variables(config)["params"], mesh, layout)
+    shardings = parameter_shardings(abstract_variables(config)["params"], mesh, layout.rules)
     grow = jax.jit(lambda params: _grown(params, model.grow), out_shardings=shardings)
     return grow(hf.load_params(find(model.path), below, mesh, layout))
 
@@ -216,7 +230,7 @@ def load_lora(lora: LoraConfig | Adapter, config: ModelConfig, seed: int, mesh: 
     """The adapter on the mesh, read or fresh; `config.lora` is `lora_shape(lora)`."""
     if not isinstance(lora, Adapter):
         return init_lora(config, seed, mesh, layout)
-    shardings = parameter_shardings(abstract_variables(config)["lora"], mesh, layout)
+    shardings = parameter_shardings(abstract_variables(config)["lora"], mesh, layout.rules)
     return jax.device_put(peft.load_adapter(find(lora.path), config), shardings)
 
 
@@ -255,9 +269,13 @@ def _init_heads(config: ModelConfig, key: jax.Array) -> Any:
     return RubricHeads(config.width).init(key, jnp.zeros((1, config.width)))["params"]
 
 
+def _abstract_heads(config: ModelConfig) -> Any:
+    return jax.eval_shape(lambda key: _init_heads(config, key), jax.random.key(0))
+
+
 def init_heads(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
     """Fresh rubric heads."""
-    shardings = parameter_shardings(jax.eval_shape(lambda k: _init_heads(config, k), jax.random.key(0)), mesh, layout)
+    shardings = parameter_shardings(_abstract_heads(config), mesh, layout.rules)
     return jax.jit(lambda key: nn.meta.unbox(_init_heads(config, key)), out_shardings=shardings)(jax.random.key(seed))
 
 
@@ -277,12 +295,16 @@ def has_heads(model: Model) -> bool:
 
 
 def load_reward_model(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> tuple[Any, Any]:
-    """A released-layout reward model's (decoder parameters, heads) on the mesh; `config` as `without_head` gives it."""
+    """A released-layout reward model's (decoder parameters, heads) on the mesh; `config` as `without_head` gives it.
+
+    Raises:
+        UserError: the files cannot be used, or `config.attention` cannot run on the mesh.
+    """
+    check_attention(config, mesh)
     params, heads = hf.load_reward_model(find(model.path), config, mesh, layout)
     return params, place_heads(config, heads, mesh, layout)
 
 
 def place_heads(config: ModelConfig, heads: Any, mesh: Mesh, layout: MeshConfig) -> Any:
     """Heads read from a file, on the mesh."""
-    shapes = jax.eval_shape(lambda k: _init_heads(config, k), jax.random.key(0))
-    return jax.device_put(heads, parameter_shardings(shapes, mesh, layout))
+    return jax.device_put(heads, parameter_shardings(_abstract_heads(config), mesh, layout.rules))

@@ -96,7 +96,7 @@ def load_params(
         if not name.endswith(".rotary_emb.inv_freq"):  # a constant that old checkpoints carry
             raise UserError(f"{files.where}: tensor {name!r} is not expected in a model with this config.json")
     boxed = abstract_variables(config)["params"]
-    shardings = parameter_shardings(boxed, mesh, layout or MeshConfig())
+    shardings = parameter_shardings(boxed, mesh, (layout or MeshConfig()).rules)
     shapes = jax.tree.map(lambda x: x.value, boxed, is_leaf=lambda x: hasattr(x, "unbox"))
     tree: dict[str, Any] = {}
     for name, slot in wanted.items():

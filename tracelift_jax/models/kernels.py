@@ -75,8 +75,8 @@ def tree_attention(
         kv: (k, v) [*prefix, S, N, Q] of each ancestor, outermost first, and last the node's own [*lead, T, N, Q].
         valid: bool [*prefix, S] of the same: which keys hold a token.
         kernel: what computes it.
-        mesh: the devices it runs on, problems (B) over the batch axes and heads over "tensor" where these divide
-            them, else whole on each; None for one device.
+        mesh: the devices it runs on, problems (B) split over the batch axes and heads over "tensor" where they divide
+            by these, else whole on each; None for one device.
 
     Returns:
         [*lead, T, H, Q] in the dtype of `q`; zeros, without gradients, for tokens that see nothing.
@@ -87,8 +87,8 @@ def tree_attention(
     blocked = partial(_blocked, outer=outer, block=block)
     folded = [(blocked(k, 2), blocked(v, 2)) for k, v in kv]
     compute = per_node if kernel == "cudnn" else partial(splash, interpret=kernel == "splash_interpreted")
-    if mesh is not None:
-        compute = _sharded(compute, mesh, outer, kv_heads=kv[-1][0].shape[-2])
+    if mesh is not None and mesh.size > 1:
+        folded, compute = _sharded(folded, compute, mesh, outer, q.shape[-2])
     out = compute(blocked(q, 2), folded, [blocked(x, 0) for x in valid])
     out = out[:, :, :length].reshape(q.shape)
     return jnp.where(_sees(valid)[..., None, None], out, 0)
@@ -110,12 +110,16 @@ def _sees(valid: Sequence[Array]) -> Array:
     return seen
 
 
-def _sharded(compute, mesh: Mesh, outer: int, kv_heads: int):
-    """`compute` on each device's part: compilers cannot split a kernel by themselves."""
+def _sharded(kv: list[tuple[Array, Array]], compute, mesh: Mesh, outer: int, heads: int):
+    """`compute` on each device's part, and `kv` ready for it: compilers cannot split a kernel by themselves."""
     batch = BATCH_AXES if outer % batch_shards(mesh) == 0 else None
-    heads = "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None
-    spec = PartitionSpec(batch, None, None, heads)
-    return jax.shard_map(
+    kv_heads, shards = kv[-1][0].shape[-2], mesh.shape["tensor"]
+    copies = math.lcm(kv_heads, shards) // kv_heads  # where there are fewer key heads than devices for them
+    split = "tensor" if heads % (kv_heads * copies) == 0 else None
+    if split and copies > 1:
+        kv = [(jnp.repeat(k, copies, axis=-2), jnp.repeat(v, copies, axis=-2)) for k, v in kv]
+    spec = PartitionSpec(batch, None, None, split)
+    return kv, jax.shard_map(
         compute,
         mesh=mesh,
         in_specs=(spec, spec, PartitionSpec(batch)),

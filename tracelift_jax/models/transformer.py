@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from tracelift_jax.models import kernels
 from tracelift_jax.models.attention import attend, tree_masks
 from tracelift_jax.models.einsum import Einsum, Lora
 from tracelift_jax.models.segment import Context, Segment, context_length
+from tracelift_jax.parallel.mesh import split_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +54,9 @@ class ModelConfig:
         dtype, param_dtype: what is computed in, what parameters are kept in. Logits and softmax are float32 always.
         weights: "int8" keeps the projections' kernels as int8 with a float32 scale for each output channel.
         scan_unroll: how many layers one step of the scan holds; L is fastest on CPU, 1 compiles fastest.
-        remat: what the forward pass keeps for the backward pass, which computes the rest again: "none" keeps all, "dots"
-            matrix products and what splash gives, "attention" only the latter, so that its kernel does not run twice,
-            "full" nothing.
+        remat: what the forward pass keeps for the backward pass, which computes the rest again: "none" keeps all,
+            "dots" matrix products and what splash gives, "attention" only the latter, so that its kernel does not run
+            twice, "full" nothing.
         attention: what computes it for nodes of at least `kernels.SHORTEST` tokens: "xla" (`attention.attend`, and the
             reference for the others) or a `kernels.Kernel`. Shorter nodes, decoding among them, are "xla" always.
     """
@@ -150,6 +152,7 @@ class Attention(nn.Module):
     """Grouped-query attention over the node and its ancestors."""
 
     config: ModelConfig
+    mesh: Mesh | None
 
     @nn.compact
     def __call__(self, x: Array, cache: tuple[tuple[Array, Array], ...], frame: Frame, deterministic: bool):
@@ -166,7 +169,7 @@ class Attention(nn.Module):
             masks = tree_masks(frame.valid)
             mixed = attend(q, [(*kv, mask) for kv, mask in zip(levels, masks, strict=True)])
         else:
-            mixed = kernels.tree_attention(q, levels, frame.valid, c.attention)
+            mixed = kernels.tree_attention(q, levels, frame.valid, c.attention, self.mesh)
         residual = (2 * c.layers) ** -0.5
         shape = (c.heads, c.head_width, c.width)
         out = _project(c, "out", "...HQ,HQD->...D", shape, c.out_bias, residual)
@@ -194,11 +197,12 @@ class Block(nn.Module):
 
     config: ModelConfig
     deterministic: bool
+    mesh: Mesh | None
 
     @nn.compact
     def __call__(self, x: Array, cache: tuple[tuple[Array, Array], ...], frame: Frame):
         """Carries `x` [*lead, T, D]; emits this layer's (k, v) of the node."""
-        mixed, kv = Attention(self.config, name="attention")(
+        mixed, kv = Attention(self.config, self.mesh, name="attention")(
             RMSNorm(self.config, name="attention_norm")(x), cache, frame, self.deterministic
         )
         x = x + mixed
@@ -217,9 +221,14 @@ _POLICIES = {
 
 
 class Transformer(nn.Module):
-    """The decoder. Collections: `params` (the base) and, where `config.lora` is set, `lora` (the adapter)."""
+    """The decoder. Collections: `params` (the base) and, where `config.lora` is set, `lora` (the adapter).
+
+    Attributes:
+        config: shapes and numerics. mesh: over whose devices B, the first leading axis, is split; None: not at all.
+    """
 
     config: ModelConfig
+    mesh: Mesh | None = None
 
     def setup(self) -> None:
         """Declares the parameters; layers are stacked on a leading axis L."""
@@ -244,7 +253,7 @@ class Transformer(nn.Module):
             unroll=c.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        return scanned(c, deterministic, name="blocks")(x, cache, frame)
+        return scanned(c, deterministic, self.mesh, name="blocks")(x, cache, frame)
 
     def __call__(
         self, tokens: Array, valid: Array, context: Context = (), deterministic: bool = True
@@ -259,7 +268,7 @@ class Transformer(nn.Module):
         Returns:
             Hidden states [*lead, T, D] after the final norm, in the compute dtype, and the node's segment.
         """
-        x = jnp.asarray(self.embedding, self.config.dtype)[tokens]
+        x = split_rows(jnp.asarray(self.embedding, self.config.dtype)[tokens], self.mesh)
         frame = make_frame(self.config, valid, context)
         cache = tuple((segment.k, segment.v) for segment in context)
         x, (k, v) = self._blocks(x, cache, frame, deterministic)
@@ -303,7 +312,9 @@ def logits_of(model: Transformer, variables: Any, hidden: Array) -> Array:
     return cast(Array, model.apply(variables, hidden, method="logits"))
 
 
-def empty_segment(config: ModelConfig, lead: tuple[int, ...], slots: int) -> Segment:
-    """A segment of `slots` slots that holds nothing yet, for decoding into."""
-    shape = (config.layers, *lead, slots, config.kv_heads, config.head_width)
-    return Segment(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype), jnp.zeros((*lead, slots), bool))
+def empty_segment(model: Transformer, lead: tuple[int, ...], slots: int) -> Segment:
+    """A segment of `slots` slots that holds nothing yet, for decoding into; split like the batch."""
+    c = model.config
+    shape = (c.layers, *lead, slots, c.kv_heads, c.head_width)
+    k, v = (split_rows(jnp.zeros(shape, c.dtype), model.mesh, axis=1) for _ in range(2))
+    return Segment(k, v, split_rows(jnp.zeros((*lead, slots), bool), model.mesh))

@@ -1,12 +1,13 @@
 """The mesh, and the rules from logical axis names to mesh axes."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
-from flax.linen.spmd import logical_to_mesh_sharding
+from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tracelift_jax.checked import check_types, require
@@ -16,52 +17,88 @@ BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which problems are split."""
 
 
+AXES = ("data", "fsdp", "tensor")
+"""The mesh's axes, outermost first: `tensor`, which talks most, lies on neighbouring devices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """A layout of parameters: the mesh axis over which each logical axis is split, "" for none.
+
+    All other axes (layers, a head's width, an adapter's rank) are whole everywhere.
+
+    Attributes:
+        embed: D. vocab: V. mlp: F. heads: H. kv_heads: N.
+    """
+
+    embed: str = "fsdp"
+    vocab: str = "tensor"
+    mlp: str = "tensor"
+    heads: str = "tensor"
+    kv_heads: str = "tensor"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name, axis in self.pairs:
+            require(axis in ("", *AXES), f"Rules.{name} goes to {axis!r}, which is none of {', '.join(AXES)}")
+            # Every parameter of two of these axes has D for one of them.
+            require(
+                name == "embed" or not axis or axis != self.embed,
+                f"Rules.{name} and Rules.embed both go to {axis!r}, and parameters have both axes; make one of them ''",
+            )
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(logical axis, mesh axis) of each."""
+        return tuple((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh axes and the layout of parameters on them.
+    """Sizes of the mesh axes and the layouts of parameters on them.
 
     Attributes:
         data, fsdp, tensor: axis sizes; one of them may be -1, "what is left of the devices".
-        rules: (logical axis name, mesh axis) pairs; names not listed are replicated.
+        rules: how parameters, adapters and the optimizer's state lie between steps and in updates.
+        rollout: how they lie while a rollout decodes; None: as `rules`, but whole over D, so that no decode step waits
+            for weights of other devices. Where the two differ, weights are laid out anew before each rollout, once.
     """
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
-    rules: tuple[tuple[str, str], ...] = (
-        ("embed", "fsdp"),
-        ("vocab", "tensor"),
-        ("mlp", "tensor"),
-        ("heads", "tensor"),
-        ("kv_heads", "tensor"),
-    )
+    rules: Rules = Rules()
+    rollout: Rules | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
-        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
-        for name, size in sizes.items():
+        for name in AXES:
+            size = getattr(self, name)
             require(size == -1 or size >= 1, f"MeshConfig.{name} must be -1 or at least 1, got {size}")
-        require(list(sizes.values()).count(-1) <= 1, "MeshConfig: only one axis may be -1")
-        for name, axis in self.rules:
-            require(axis in sizes, f"MeshConfig.rules: {name!r} goes to {axis!r}, which is none of {', '.join(sizes)}")
+        require([self.data, self.fsdp, self.tensor].count(-1) <= 1, "MeshConfig: only one axis may be -1")
+
+    @property
+    def decoding(self) -> Rules:
+        """The rollout's rules."""
+        return dataclasses.replace(self.rules, embed="") if self.rollout is None else self.rollout
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices of this run.
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh over all devices of this run, or over those given.
 
     Raises:
         UserError: the axis sizes do not multiply to the number of devices.
     """
-    devices = jax.device_count()
+    count = jax.device_count() if devices is None else len(devices)
     sizes = [config.data, config.fsdp, config.tensor]
-    known = int(np.prod([s for s in sizes if s != -1]))
-    if -1 in sizes and devices % known == 0:
-        sizes[sizes.index(-1)] = devices // known
-    if int(np.prod(sizes)) != devices:
+    known = math.prod(s for s in sizes if s != -1)
+    if -1 in sizes and count % known == 0:
+        sizes[sizes.index(-1)] = count // known
+    if math.prod(sizes) != count:
         raise UserError(
-            f"MeshConfig: data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} is not {devices} devices"
+            f"MeshConfig: data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} is not {count} devices"
         )
-    return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -74,9 +111,21 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def split_rows(x: Array, mesh: Mesh | None, axis: int = 0) -> Array:
+    """`x` with its axis B split like the batch, and the compiler's choice for all others; in a jitted function.
+
+    Left to itself, the compiler may gather a batch where it meets parameters that are split.
+    """
+    if mesh is None or mesh.size == 1:
+        return x
+    spec: list[Any] = [PartitionSpec.UNCONSTRAINED] * x.ndim
+    spec[axis] = BATCH_AXES
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
+
+
 def batch_shards(mesh: Mesh) -> int:
     """Into how many parts a batch is split."""
-    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def check_batch(mesh: Mesh, name: str, size: int) -> None:
@@ -85,10 +134,34 @@ def check_batch(mesh: Mesh, name: str, size: int) -> None:
     require(size % shards == 0, f"{name} must be a multiple of the {shards} data shards of the mesh, got {size}")
 
 
-def parameter_shardings(abstract: Any, mesh: Mesh, config: MeshConfig) -> Any:
-    """Shardings of a tree of boxed parameters (`jax.eval_shape` of an `init`), by their logical axis names."""
-    specs = nn.get_partition_spec(abstract)
-    return logical_to_mesh_sharding(specs, mesh, list(config.rules))
+def parameter_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
+    """Shardings of a tree of boxed parameters (`jax.eval_shape` of an `init`), by their logical axis names.
+
+    Raises:
+        UserError: an axis does not split evenly over its devices.
+    """
+    to_mesh = dict(rules.pairs)
+
+    def lay_out(path: Any, leaf: Any) -> NamedSharding:
+        if not isinstance(leaf, nn.meta.AxisMetadata):
+            return replicated(mesh)
+        named: Any = leaf
+        axes = [to_mesh.get(name) or None for name in named.names]
+        for name, axis, size in zip(named.names, axes, named.value.shape, strict=True):
+            shards = mesh.shape[axis] if axis else 1
+            if size % shards:
+                raise UserError(
+                    f"MeshConfig.{axis} = {shards} does not divide the {size} of axis {name!r} "
+                    f"({jax.tree_util.keystr(path, simple=True, separator='/')}); take a divisor, or Rules.{name} = ''"
+                )
+        return NamedSharding(mesh, PartitionSpec(*axes))
+
+    boxed = jax.tree_util.tree_leaves_with_path(abstract, is_leaf=_is_boxed)
+    return jax.tree.unflatten(jax.tree.structure(abstract, is_leaf=_is_boxed), [lay_out(*item) for item in boxed])
+
+
+def _is_boxed(leaf: Any) -> bool:
+    return isinstance(leaf, nn.meta.AxisMetadata)
 
 
 def place_batch(batch: Any, mesh: Mesh) -> Any:

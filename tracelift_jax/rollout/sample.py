@@ -145,5 +145,5 @@ def sample(
     first = put(nothing, logits, jnp.int32(0))
     if size == 1:
         return first
-    loop = _Loop(jnp.int32(1), first, empty_segment(model.config, lead, size - 1))
+    loop = _Loop(jnp.int32(1), first, empty_segment(model, lead, size - 1))
     return jax.lax.while_loop(unfinished, body, loop).samples

@@ -276,4 +276,4 @@ def load_scorer(config: Scorer) -> LoadedScorer:
         base = shape, build.load_base(config.base, shape, mesh, config.mesh)
     shape, weights = build.load_grader(config.reward_model, base, len(tokenizer), mesh, config.mesh)
     tokenizer.check_vocabulary(shape.vocab_size)
-    return LoadedScorer(config, tokenizer, mesh, Transformer(shape), weights)
+    return LoadedScorer(config, tokenizer, mesh, Transformer(shape, mesh), weights)

@@ -96,14 +96,13 @@ def make_steps(
         layouts: of the run's arrays on the mesh, or None for one device.
 
     Returns:
-        The optimizer; `roll(trainable, frozen, text, reward_model, batch, key, step) -> Rollout`; and
+        The optimizer; `roll(weights, text, batch, key, step) -> Rollout`, the weights laid out as `Decoding` does; and
         `train(state, frozen, batch, rollout) -> (state, metrics)`, whose state is donated.
     """
     optimizer = make_optimizer(optimizer_config, steps * passes)
     loss_fn = partial(policy_loss, setup, loss)
 
-    def roll(trainable, frozen, text: Text, reward_model, batch: PromptBatch, key: Array, step: Array) -> Rollout:
-        weights = Weights({**frozen["planner"], **trainable}, frozen["executor"], reward_model)
+    def roll(weights: Weights, text: Text, batch: PromptBatch, key: Array, step: Array) -> Rollout:
         return rollout(setup, text, weights, batch, jax.random.fold_in(key, step))
 
     def train(state: TrainState, frozen, batch: PromptBatch, done: Rollout):

@@ -159,10 +159,9 @@ class PlannerTraining:
     def rollout(self, state: TrainState, batch: PromptBatch) -> Done:
         """One rollout, judged on the device or by the host."""
         loaded = self.loaded
-        if self.elsewhere is None:
-            frozen, graders = self.frozen, loaded.reward_model
-            return self.roll(state.trainable, frozen, loaded.text, graders, batch, self.sampling_key, state.step), None
         weights = planner_weights(loaded, self.frozen, state.trainable)
+        if self.elsewhere is None:
+            return self.roll(weights, loaded.text, batch, self.sampling_key, state.step), None
         key = jax.random.fold_in(self.sampling_key, state.step)
         try:
             return self.elsewhere(loaded.text, weights, batch, self.problems_drawn, key)
@@ -236,8 +235,8 @@ def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None
 
 
 def planner_weights(loaded: Loaded, frozen: Any, trainable: Any) -> Weights:
-    """All three roles' variables for a planner in training."""
-    return Weights({**frozen["planner"], **trainable}, frozen["executor"], loaded.reward_model)
+    """All three roles' variables for a planner in training, laid out for rollouts."""
+    return loaded.decoding(Weights({**frozen["planner"], **trainable}, frozen["executor"], loaded.reward_model))
 
 
 def trained_planner(config: Train, loaded: Loaded, run_dir: str) -> tuple[int, Weights]:

@@ -166,7 +166,7 @@ def make_steps(
     layouts: Layouts | None = None,
 ):
     """The optimizer, the jitted train step and held-out metrics; for the same arguments the same, compiled once."""
-    model = Transformer(shape)
+    model = Transformer(shape, layouts.mesh if layouts else None)
     optimizer = make_optimizer(optimizer_config, steps)
     loss_fn = partial(group_loss, model, loss)
 
@@ -275,7 +275,7 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
                 config,
                 begin.pieces,
                 begin.mesh,
-                Transformer(begin.shape),
+                Transformer(begin.shape, begin.mesh),
                 begin.frozen | weights,
                 state.trainable["heads"],
             )

@@ -21,6 +21,7 @@ from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, m
 from tracelift_jax.rollout.answerers import Answerer, OnDevice, OnServer
 from tracelift_jax.rollout.batch import Setup, Sizes, Text, encode_problem, make_fixed, make_text, why_unjudged
 from tracelift_jax.rollout.caches import cache_bytes
+from tracelift_jax.rollout.decoding import Decoding
 from tracelift_jax.rollout.elsewhere import Elsewhere
 from tracelift_jax.rollout.evaluate import Evaluation, Evaluator
 from tracelift_jax.rollout.judging import Judge, ProgramJudge, judge_answers
@@ -124,6 +125,7 @@ class Loaded:
         planner: what the planner starts from, without an adapter. executor: the executor.
         planner_shape: the planner in training, with its adapter.
         reward_model: (variables, heads) or None. setup: the rollout's static part. text: its tables.
+        decoding: lays weights out for rollouts.
         fingerprints: of the frozen weights, written into every record.
         served: the executor, where it is on a server; then `executor` only lends its numbers of tokens.
         judge: of answers, where the host judges them.
@@ -138,6 +140,7 @@ class Loaded:
     planner_shape: ModelConfig
     reward_model: Any
     setup: Setup
+    decoding: Decoding
     text: Text
     fingerprints: dict[str, str]
     served: Served | None = None
@@ -279,13 +282,13 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
         base = decoder(roles.base)
         shared = (base.shape, base.params)
         shape, graded = build.load_grader(roles.reward_model, shared, len(tokenizer), mesh, roles.mesh)
-        grader = Transformer(shape)
+        grader = Transformer(shape, mesh)
         fingerprints["reward_model"] = fingerprint(*graded)
     planner_shape = dataclasses.replace(planner.shape, lora=build.lora_shape(roles.lora))
     setup = Setup(
-        planner=Transformer(planner_shape),
-        executor=Transformer(executor.shape),
-        reference=Transformer(planner.shape),
+        planner=Transformer(planner_shape, mesh),
+        executor=Transformer(executor.shape, mesh),
+        reference=Transformer(planner.shape, mesh),
         reward_model=grader,
         traces=roles.traces,
         planner_sampling=roles.planner,
@@ -309,6 +312,7 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
         planner_shape,
         graded,
         setup,
+        Decoding(setup, mesh, roles.mesh.decoding),
         text,
         fingerprints,
         served,

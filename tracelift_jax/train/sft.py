@@ -170,10 +170,10 @@ def make_steps(shape: ModelConfig, optimizer_config: OptimizerConfig, steps: int
 
     They map (state, frozen, batch) to (state, metrics), and to metrics.
     """
-    model = Transformer(shape)
-    quiet = Transformer(
-        dataclasses.replace(shape, lora=dataclasses.replace(shape.lora, dropout=0.0) if shape.lora else None)
-    )
+    mesh = layouts.mesh if layouts else None
+    model = Transformer(shape, mesh)
+    still = dataclasses.replace(shape, lora=dataclasses.replace(shape.lora, dropout=0.0) if shape.lora else None)
+    quiet = Transformer(still, mesh)
     optimizer = make_optimizer(optimizer_config, steps)
     loss_fn = partial(sft_loss, model)
     train_step = jit_step(partial(supervised_step, loss_fn, optimizer, optimizer_config.accumulate), layouts)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -185,6 +185,11 @@ class Layouts:
     state: Any
     batch: NamedSharding
     same: NamedSharding
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return cast(Mesh, self.batch.mesh)
 
     def _key(self) -> tuple[Any, ...]:
         leaves, tree = jax.tree.flatten(self.state)
