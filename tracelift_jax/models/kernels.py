@@ -28,8 +28,8 @@ from tracelift_jax.checked import require
 from tracelift_jax.models.segment import expand
 from tracelift_jax.parallel.mesh import BATCH_AXES, batch_shards
 
-Kernel = Literal["splash", "splash_interpreted", "cudnn"]
-"""Which kernel runs; "splash_interpreted" is splash played step by step on any platform, for tests."""
+Kernel = Literal["splash", "cudnn", "splash_interpreted", "cudnn_interpreted"]
+"""Which kernel runs. The interpreted ones are asked the same and run on any platform, slowly: they are for tests."""
 
 SHORTEST = 128
 """Nodes of fewer tokens (decoding above all) go through `attend`: a kernel's smallest block of queries is as long."""
@@ -83,10 +83,12 @@ def tree_attention(
     """
     lead, length = q.shape[:-3], q.shape[-3]
     outer = math.prod(lead[:1])
-    block = _CUDNN_BLOCK if kernel == "cudnn" else _BLOCK
+    if kernel.startswith("splash"):
+        block, compute = _BLOCK, partial(splash, interpret=kernel == "splash_interpreted")
+    else:
+        block, compute = _CUDNN_BLOCK, partial(per_node, implementation="cudnn" if kernel == "cudnn" else "xla")
     blocked = partial(_blocked, outer=outer, block=block)
     folded = [(blocked(k, 2), blocked(v, 2)) for k, v in kv]
-    compute = per_node if kernel == "cudnn" else partial(splash, interpret=kernel == "splash_interpreted")
     if mesh is not None and mesh.size > 1:
         folded, compute = _sharded(folded, compute, mesh, outer, q.shape[-2])
     out = compute(blocked(q, 2), folded, [blocked(x, 0) for x in valid])
@@ -168,7 +170,7 @@ def _block_size(*lengths: int) -> int:
     return max(size for size in range(_BLOCK, _LARGEST_BLOCK + 1, _BLOCK) if common % size == 0)
 
 
-def splash(q: Array, kv: Sequence[tuple[Array, Array]], valid: Sequence[Array], interpret: bool = False) -> Array:
+def splash(q: Array, kv: Sequence[tuple[Array, Array]], valid: Sequence[Array], interpret: bool) -> Array:
     """`tree_attention` by one block-sparse kernel; what it gives for queries that see nothing is finite.
 
     Args:
@@ -216,7 +218,7 @@ def per_node(
     q: Array,
     kv: Sequence[tuple[Array, Array]],
     valid: Sequence[Array],
-    implementation: Literal["cudnn", "xla"] = "cudnn",
+    implementation: Literal["cudnn", "xla"],
 ) -> Array:
     """`tree_attention` node by node; shapes as in `splash`, lengths even."""
     outer, nodes, length = q.shape[:3]

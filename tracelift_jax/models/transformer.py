@@ -82,7 +82,7 @@ class ModelConfig:
     weights: Literal["float", "int8"] = "float"
     scan_unroll: int = 1
     remat: Literal["none", "dots", "attention", "full"] = "full"
-    attention: Literal["xla", "splash", "splash_interpreted", "cudnn"] = "xla"
+    attention: Literal["xla", kernels.Kernel] = "xla"
 
 
 @jax.tree_util.register_dataclass
