@@ -19,5 +19,5 @@ def test_the_table_is_markdown():
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
 def test_without_libtpu_it_says_so():
-    with pytest.raises(UserError, match="^attention_memory: there is no libtpu here; pip install libtpu "):
+    with pytest.raises(UserError, match=r"^attention_memory: there is no libtpu here; pip install libtpu "):
         main([])
