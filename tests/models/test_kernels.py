@@ -194,7 +194,7 @@ def test_kernels_that_can_run(kernel, width, dtype, platform):
     kernels.check_kernel(kernel, width, dtype, platform)
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU and JAX_PLATFORMS=cuda")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
 @pytest.mark.parametrize("levels", TREES.values(), ids=TREES)
 def test_cudnn_on_a_gpu(levels, dtype):
