@@ -19,7 +19,7 @@ from tracelift_jax.models import kernels
 from tracelift_jax.models.attention import attend, tree_masks
 from tracelift_jax.models.einsum import Einsum, Lora
 from tracelift_jax.models.segment import Context, Segment, context_length
-from tracelift_jax.parallel.mesh import split_rows
+from tracelift_jax.parallel.mesh import split_rows, whole_columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +268,8 @@ class Transformer(nn.Module):
         Returns:
             Hidden states [*lead, T, D] after the final norm, in the compute dtype, and the node's segment.
         """
-        x = split_rows(jnp.asarray(self.embedding, self.config.dtype)[tokens], self.mesh)
+        table = whole_columns(jnp.asarray(self.embedding, self.config.dtype), self.mesh)
+        x = split_rows(table[tokens], self.mesh)
         frame = make_frame(self.config, valid, context)
         cache = tuple((segment.k, segment.v) for segment in context)
         x, (k, v) = self._blocks(x, cache, frame, deterministic)
