@@ -249,13 +249,14 @@ def _init_heads(config: ModelConfig, key: jax.Array) -> Any:
     return RubricHeads(config.width).init(key, jnp.zeros((1, config.width)))["params"]
 
 
-def _abstract_heads(config: ModelConfig) -> Any:
+def abstract_heads(config: ModelConfig) -> Any:
+    """Shapes of rubric heads, each boxed with its logical axis names."""
     return jax.eval_shape(lambda key: _init_heads(config, key), jax.random.key(0))
 
 
 def init_heads(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
     """Fresh rubric heads."""
-    shardings = parameter_shardings(_abstract_heads(config), mesh, layout.rules)
+    shardings = parameter_shardings(abstract_heads(config), mesh, layout.rules)
     return jax.jit(lambda key: nn.meta.unbox(_init_heads(config, key)), out_shardings=shardings)(jax.random.key(seed))
 
 
@@ -282,4 +283,4 @@ def load_reward_model(model: Model, config: ModelConfig, mesh: Mesh, layout: Mes
 
 def place_heads(config: ModelConfig, heads: Any, mesh: Mesh, layout: MeshConfig) -> Any:
     """Heads read from a file, on the mesh."""
-    return jax.device_put(heads, parameter_shardings(_abstract_heads(config), mesh, layout.rules))
+    return jax.device_put(heads, parameter_shardings(abstract_heads(config), mesh, layout.rules))

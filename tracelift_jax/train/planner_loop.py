@@ -13,7 +13,7 @@ from tracelift_jax.errors import UserError
 from tracelift_jax.models.build import find
 from tracelift_jax.parallel.mesh import check_batch, place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Weights
-from tracelift_jax.rollout.elsewhere import Heard
+from tracelift_jax.rollout.elsewhere import Elsewhere, Heard
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import Rollout
@@ -30,9 +30,7 @@ from tracelift_jax.train.run import Parts, RunDir, Schedule, fit
 from tracelift_jax.train.update import (
     OptimizerConfig,
     TrainState,
-    init_state,
     make_optimizer,
-    place_state,
     require_divisible,
 )
 
@@ -92,6 +90,36 @@ Done = tuple[Rollout, Heard | None]
 """A rollout, and what the executor said in it where the host judged that."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """What a run starts from, and its functions.
+
+    Attributes:
+        state, frozen: before the first step. sampling_key: samples are drawn from it, by step.
+        roll, train: see `make_steps`. elsewhere: in place of `roll`, where the host judges answers.
+    """
+
+    state: TrainState
+    frozen: Any
+    sampling_key: Array
+    roll: Any
+    train: Any
+    elsewhere: Elsewhere | None
+
+
+def begin(config: Train, loaded: Loaded) -> Begun:
+    """A planner before training."""
+    trainable, frozen = loaded.trainable(config.seed)
+    steps = config.schedule.steps
+    optimizer = make_optimizer(config.optimizer, steps * config.passes)
+    state, layouts = loaded.source.state(trainable, optimizer, config.seed)
+    _, roll, train = make_steps(loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts)
+    elsewhere = loaded.elsewhere(loaded.setup, layouts.batch) if loaded.host_judges else None
+    # Sampling and updating draw from separate streams of the seed.
+    sampling_key = loaded.source.key(config.seed + 2**20)
+    return Begun(state, frozen, sampling_key, roll, train, elsewhere)
+
+
 class PlannerTraining:
     """A run's functions and what its host remembers."""
 
@@ -104,16 +132,9 @@ class PlannerTraining:
         )
         self.baseline = BaselineCounts()
         self.baseline_file = self.read_baseline()
-        trainable, self.frozen = loaded.trainable(config.seed)
-        steps = config.schedule.steps
-        optimizer = make_optimizer(config.optimizer, steps * config.passes)
-        self.state, layouts = place_state(init_state(trainable, optimizer, config.seed), loaded.mesh)
-        _, self.roll, self.train = make_steps(
-            loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts
-        )
-        self.elsewhere = loaded.elsewhere(loaded.setup, layouts and layouts.batch) if loaded.host_judges else None
-        # Sampling and updating draw from separate streams of the seed.
-        self.sampling_key: Array = jax.device_put(jax.random.key(config.seed + 2**20), layouts.same)
+        begun = begin(config, loaded)
+        self.state, self.frozen, self.sampling_key = begun.state, begun.frozen, begun.sampling_key
+        self.roll, self.train, self.elsewhere = begun.roll, begun.train, begun.elsewhere
         self.drawn = 0
         self.clock = Clock()
 
@@ -247,6 +268,6 @@ def trained_planner(config: Train, loaded: Loaded, run_dir: str) -> tuple[int, W
     """
     trainable, frozen = loaded.trainable(config.seed)
     optimizer = make_optimizer(config.optimizer, config.schedule.steps * config.passes)
-    like, _ = place_state(init_state(trainable, optimizer, config.seed), loaded.mesh)
+    like, _ = loaded.source.state(trainable, optimizer, config.seed)
     step, trained = restore_trained(find(run_dir), like)
     return step, planner_weights(loaded, frozen, trained)
