@@ -35,7 +35,7 @@ class Shape:
 
     Attributes:
         family: the architecture. attention_bias: biases on all four attention projections, for families that leave it
-            open (qwen2 always has them, on three).
+            open (qwen2 always has them, on three). tie_embeddings: whether the output projection is the embedding.
         width: D. ff_width: F. layers: L. heads: H. kv_heads: N. head_width: Q. vocab_size: V; 0 takes the tokenizer's.
     """
 
@@ -49,6 +49,7 @@ class Shape:
     rope_theta: float = 10_000.0
     family: Literal["qwen2", "qwen3", "llama"] = "qwen2"
     attention_bias: bool = False
+    tie_embeddings: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -162,6 +163,7 @@ def model_config(model: Model, tokenizer_size: int) -> ModelConfig:
             qkv_bias=s.family == "qwen2" or s.attention_bias,
             out_bias=s.attention_bias,
             qk_norm=s.family == "qwen3",
+            tie_embeddings=s.tie_embeddings,
         )
     return dataclasses.replace(
         config,
