@@ -76,7 +76,7 @@ class Cost:
         return whole if passed else min(whole, used)
 
     def _used(self, each: Instruction, index: int, whole: float) -> tuple[float, bool]:
-        """Bytes that `each` reads of its operand `index` of `whole` bytes, and whether the operand is its result too."""
+        """Bytes that `each` reads of operand `index`, which has `whole`, and whether its result is that operand."""
         if each.opcode == "bitcast":
             return 0.0, True
         if each.opcode in ("dynamic-slice", "slice", "gather") and index == 0:

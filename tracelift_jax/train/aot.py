@@ -1,7 +1,7 @@
-"""`tracelift aot`: compiles an experiment for a machine that need not be there, and says whether it fits and how fast it is.
+"""`tracelift aot`: compiles an experiment for a machine that need not be there; does it fit, and how fast is it?
 
-Memory is counted for each program of a step: what is alive while it runs (weights once, however many roles use them), and
-what the compiler adds to that: temporaries, outputs, code, and the padding of layouts.
+Memory is counted for each program of a step: what is alive while it runs (weights once, however many roles use them),
+and what the compiler adds to that: temporaries, outputs, code, and the padding of layouts.
 """
 
 import dataclasses
@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tracelift_jax.parallel.roofline import Work, measure
-from tracelift_jax.parallel.topology import GIB, Chip, Machine, quiet
+from tracelift_jax.models.transformer import ModelConfig
+from tracelift_jax.parallel.roofline import Part, Work, measure
+from tracelift_jax.parallel.topology import Chip, Machine, quiet
 from tracelift_jax.train.programs import Experiment, Program, plan
 
 MARGIN = 0.05
@@ -55,6 +56,11 @@ class Compiled:
     refused: str = ""
     wanted: int = 0
 
+    @property
+    def bytes(self) -> int:
+        """On a chip while it runs; of one refused, what the compiler says."""
+        return self.memory.total if self.memory else self.wanted
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -62,27 +68,51 @@ class Report:
 
     Attributes:
         mesh: axis sizes. batch: problems a step. resident: bytes on a chip between steps, by what they hold.
+        weights: how much of that is weights that stay as they are.
         moved: bytes of the copies of weights that a rollout decodes with. caches: bytes of its keys and values at most.
+        shapes: of the models, the base first.
     """
 
     machine: Machine
     mesh: Mapping[str, int]
     batch: int
     resident: Mapping[str, int]
+    weights: int
     moved: int
     caches: int
+    shapes: Sequence[ModelConfig]
     programs: Sequence[Compiled]
 
     @property
+    def kept(self) -> int:
+        """Bytes on a chip between steps."""
+        return sum(self.resident.values())
+
+    @property
     def most(self) -> int:
-        """Bytes on a chip in the program that takes most; of one refused, what the compiler says."""
-        return max(each.memory.total if each.memory else each.wanted for each in self.programs)
+        """Bytes on a chip in the program that takes most."""
+        return max(each.bytes for each in self.programs)
+
+    @property
+    def limit(self) -> float:
+        """Bytes on a chip that may be taken."""
+        return (1 - MARGIN) * self.machine.chip.memory
 
     @property
     def fits(self) -> bool:
         """With the margin."""
         refused = any(each.refused for each in self.programs)
-        return not refused and self.most <= (1 - MARGIN) * self.machine.chip.memory
+        return not refused and self.most <= self.limit
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """Of all programs that were compiled."""
+        return [part for each in self.programs if each.work for part in each.work.parts]
+
+    @property
+    def largest(self) -> Part:
+        """The part that takes longest."""
+        return max(self.parts, key=lambda part: part.total)
 
     @property
     def step_seconds(self) -> float | None:
@@ -120,8 +150,10 @@ def compile_experiment(
         dict(planned.mesh.shape),
         experiment.batch_size,
         planned.resident,
+        planned.weights,
         planned.moved,
         planned.caches,
+        planned.shapes,
         programs,
     )
 

@@ -8,8 +8,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from tracelift_jax.checked import require
 from tracelift_jax.errors import UserError
 from tracelift_jax.groups.schema import Group, Rubric, Trace
+from tracelift_jax.models.build import Model, Shape
+from tracelift_jax.models.transformer import ModelConfig
 from tracelift_jax.parallel.memory import device_bytes
 from tracelift_jax.parallel.mesh import check_batch, make_mesh, split_batch
 from tracelift_jax.rollout.batch import PromptBatch, Sizes, Weights, encode_problem
@@ -51,26 +54,44 @@ class Plan:
 
     Attributes:
         resident: bytes on a device between steps, by what they hold.
+        weights: how much of that is weights that stay as they are.
         caches: bytes of keys and values that a rollout holds at most; part of its programs' temporaries.
         moved: bytes of the copies that a rollout decodes with.
+        shapes: of the models, the base first.
     """
 
     mesh: Mesh
     programs: Sequence[Program]
     resident: Mapping[str, int]
+    weights: int
     caches: int
     moved: int
+    shapes: Sequence[ModelConfig]
 
 
 def plan(experiment: Experiment, devices: Sequence[Any]) -> Plan:
     """Traces what `experiment` compiles for `devices`; reads configuration and tokenizer, no weights and no data.
 
     Raises:
-        UserError: the mesh, the batch or a path does not fit.
+        UserError: the mesh, the batch or a path does not fit, or a model has neither path nor shape.
     """
+    for model in models_of(experiment):
+        require(
+            bool(model.path) or model.shape != Shape(),
+            "Model.path is empty and Model.shape is not set: give --gin.BASE=DIR, or a file of experiments/shapes",
+        )
     if isinstance(experiment, Train):
         return _planner(experiment, devices)
     return _supervised(experiment, devices)
+
+
+def models_of(experiment: Experiment) -> list[Model]:
+    """Those that it names, the base first."""
+    if not isinstance(experiment, Train):
+        return [experiment.model]
+    roles = experiment.roles
+    named = (roles.base, roles.planner_model, roles.executor_model, roles.reward_model)
+    return [model for model in named if isinstance(model, Model)]
 
 
 def _planner(config: Train, devices: Sequence[Any]) -> Plan:
@@ -101,7 +122,11 @@ def _planner(config: Train, devices: Sequence[Any]) -> Plan:
     resident.pop("key-value caches, at most")
     caches = cache_bytes(loaded.setup, roles.prompt_tokens, config.batch_size // _shards(mesh))
     moved = device_bytes({"before": lying, "moved": weights})["moved"]
-    return Plan(mesh, programs, resident, max(caches.values()), moved)
+    kept = _bytes((frozen, loaded.reward_model))
+    setup = loaded.setup
+    models = [setup.executor, setup.planner, setup.reward_model]
+    shapes = [model.config for model in models if model is not None]
+    return Plan(mesh, programs, resident, kept, max(caches.values()), moved, shapes)
 
 
 def _bytes(tree: Any) -> int:
@@ -152,7 +177,7 @@ def _supervised(config: Sft | TrainRm, devices: Sequence[Any]) -> Plan:
     batch = _batch(row, config.batch_size, mesh)
     lowered = steps[1].lower(begun.state, begun.frozen, batch)
     update = Program("update", lowered, ("state.trainable", "frozen"), _bytes((begun.state, begun.frozen, batch)))
-    return Plan(mesh, [update], begun.memory(), 0, 0)
+    return Plan(mesh, [update], begun.memory(), _bytes(begun.frozen), 0, 0, [begun.shape])
 
 
 def _batch(row: Any, size: int, mesh: Mesh) -> Any:
