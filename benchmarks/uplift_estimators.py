@@ -30,7 +30,8 @@ from tracelift_jax import config, gin_config
 from tracelift_jax.checked import require
 from tracelift_jax.errors import UserError
 from tracelift_jax.evals import metrics
-from tracelift_jax.parallel.mesh import check_batch, place_batch
+from tracelift_jax.parallel.hosts import place_batch
+from tracelift_jax.parallel.mesh import check_batch
 from tracelift_jax.rollout.batch import PromptBatch, Setup
 from tracelift_jax.rollout.reward import RewardConfig
 from tracelift_jax.rollout.rollout import Uplift, Written, execute, write

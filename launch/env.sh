@@ -1,6 +1,7 @@
 # Sourced by the scripts: makes sure there is a virtual environment with the project in it, and uses it.
 #   ensure_venv EXTRAS [FOLDER]    EXTRAS is "" or "[test]"; FOLDER is .venv if not given
 # An existing one is used as it is when it holds the project already; PYTHON names another interpreter to build from.
+# shellcheck shell=bash
 ensure_venv() {
   local root extras=$1 venv=${2:-.venv} stamp
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

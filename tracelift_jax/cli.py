@@ -8,7 +8,8 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from tracelift_jax.commands import COMMANDS, Given
-from tracelift_jax.errors import UserError
+from tracelift_jax.errors import Interrupted, UserError
+from tracelift_jax.parallel.join import ALONE, several_told
 
 GIN_FILE = """\
   --gin_file=F        experiment file, repeatable; export has the run directory's
@@ -49,11 +50,13 @@ def _start(name: str, given: Given) -> None:
         raise UserError(f"tracelift {name}: takes no --gin_file and no --gin.NAME; see its --help")
     if command.gin == "needed" and not given.files:
         raise UserError(f"tracelift {name}: give --gin_file=F, for example: {command.example}")
+    if command.processes == "one" and several_told():
+        raise UserError(f"tracelift {name}: one process does this; {ALONE}")
     command.run(given)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The console script. Exits with 0 only when the work was done, 2 on bad input."""
+    """The console script. Exits with 0 only when the work was done, 2 on bad input, 75 where it is to go on later."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that there is no torch; there need not be
     # orbax tells every detail of every save, and what is wrong with a damaged checkpoint besides raising it
     logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -68,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"tracelift: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        print(f"tracelift: {stop}", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
     except BrokenPipeError:
         sys.exit(1)
     except KeyboardInterrupt:

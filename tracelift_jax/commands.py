@@ -60,6 +60,7 @@ class Command:
         arguments: adds its own to its parser.
         run: does it.
         gin: whether it can do without gin files, or takes no gin flags at all.
+        processes: whether several may do it together.
     """
 
     what: str
@@ -67,6 +68,7 @@ class Command:
     arguments: Callable[[ArgumentParser], None]
     run: Callable[[Given], None]
     gin: Literal["needed", "optional", "none"] = "needed"
+    processes: Literal["one", "several"] = "one"
 
 
 # ----------------------------------------------------------------------------------------- sft, train-rm and train
@@ -79,8 +81,11 @@ def _run_arguments(sub: ArgumentParser) -> None:
 
 
 def _run(given: Given, kind: type[T], train: "Callable[[T, RunDir, int | None], None]") -> None:
-    from tracelift_jax.train.run import RunDir
+    from tracelift_jax.parallel import hosts, join
+    from tracelift_jax.train.run import RunDir, console
 
+    join.join()
+    console.quiet = not hosts.first()  # all would say the same
     args = given.args
     if args.stop_after is not None and args.stop_after < 1:
         raise UserError(f"--stop_after must be at least 1, got {args.stop_after}")
@@ -350,18 +355,21 @@ COMMANDS = {
         "tracelift sft --gin_file=experiments/dial/base.gin --run_dir=runs/base",
         _run_arguments,
         _sft,
+        processes="several",
     ),
     "train-rm": Command(
         "train a rubric reward model on same-problem groups",
         "tracelift train-rm --gin_file=experiments/dial/rm.gin --run_dir=runs/rm",
         _run_arguments,
         _train_rm,
+        processes="several",
     ),
     "train": Command(
         "train a planner by executor-grounded rewards",
         "tracelift train --gin_file=experiments/dial/tracelift.gin --run_dir=runs/tracelift",
         _run_arguments,
         _train,
+        processes="several",
     ),
     "aot": Command(
         "compile train for a machine that need not be there: does it fit, what takes how long; no weights are read",

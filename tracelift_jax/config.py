@@ -10,7 +10,7 @@ from tracelift_jax.groups.load import GroupFiles
 from tracelift_jax.groups.prepare import Prepare
 from tracelift_jax.groups.source import DialGroups, ImperfectDial
 from tracelift_jax.models.build import Adapter, LoraConfig, Model, Shape
-from tracelift_jax.parallel.mesh import MeshConfig
+from tracelift_jax.parallel.mesh import MeshConfig, Rules
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.reward_config import CodeRewardConfig, RewardConfig
 from tracelift_jax.rollout.sample import Sampling
@@ -70,6 +70,7 @@ __all__ = [
     "RewardConfig",
     "RewardModelLossConfig",
     "Roles",
+    "Rules",
     "Sampling",
     "SandboxConfig",
     "Schedule",

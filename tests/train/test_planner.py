@@ -11,7 +11,7 @@ from tiny import assert_same, first_batch, make_roles, write_models
 
 from tracelift_jax.config import GrpoConfig, LoraConfig, OptimizerConfig, RewardConfig, Sampling
 from tracelift_jax.models.fingerprint import fingerprint
-from tracelift_jax.parallel.mesh import place_batch
+from tracelift_jax.parallel.hosts import place_batch
 from tracelift_jax.train.losses import group_advantages
 from tracelift_jax.train.planner import make_steps
 from tracelift_jax.train.planner_loop import planner_weights

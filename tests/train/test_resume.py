@@ -1,8 +1,11 @@
 """A run that was interrupted is, bit for bit, the run that was not; and a steady run compiles nothing."""
 
 import json
+import os
+import random
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -115,7 +118,7 @@ def test_what_was_done_behind_the_last_checkpoint_is_done_again(gin, straight, t
 
 
 def test_killed_and_continued_is_the_same(gin, tmp_path):
-    """SIGTERM in the middle of a run of a real process, which leaves a checkpoint and exits with 0."""
+    """SIGTERM in the middle of a run of a real process, which leaves a checkpoint and exits with 75."""
     steps, more = 24, ("--gin.STEPS=24", "--gin.Schedule.checkpoint_every=24")
     train(gin, tmp_path / "straight", *more)
     run_dir = tmp_path / "killed"
@@ -128,10 +131,45 @@ def test_killed_and_continued_is_the_same(gin, tmp_path):
         out, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 0, errors
+    assert process.returncode == 75, errors
     assert "stopping after this step" in out
+    stopped = f"tracelift: stopped after step {steps_done(run_dir)} of {steps}, which has a checkpoint; start it again"
+    assert errors.splitlines()[-1] == stopped
     assert 2 <= steps_done(run_dir) < steps
     train(gin, run_dir, *more)
+    assert_same_run(gin, run_dir, tmp_path / "straight", *[m.removeprefix("--gin.") for m in more])
+
+
+@pytest.mark.parametrize("signals", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_stopped_by_signals_at_random_moments(gin, tmp_path, signals):
+    """Real signals to this process, at moments drawn by chance, between steps and in the middle of them."""
+    steps, rng = 2 * signals + 4, random.Random(signals)
+    more = (f"--gin.STEPS={steps}", "--gin.Schedule.checkpoint_every=5")
+    train(gin, tmp_path / "straight", *more)
+    run_dir, stops, codes = tmp_path / "run", [], []
+    spare = signal.signal(signal.SIGTERM, lambda *_: None)  # for one that comes when the run has just ended
+    try:
+        while not codes or codes[-1] != 0:
+            finished = threading.Event()
+
+            def ask(begun: int = steps_done(run_dir), finished: threading.Event = finished) -> None:
+                while steps_done(run_dir) <= begun and not finished.wait(0.002):
+                    pass
+                if not finished.wait(0.05 * rng.random()):
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+            asking = threading.Thread(target=ask)
+            if len(stops) < signals:
+                asking.start()
+            codes.append(command("train", f"--gin_file={gin}", f"--run_dir={run_dir}", *more).code)
+            finished.set()
+            if asking.ident is not None:
+                asking.join()
+            stops += [steps_done(run_dir)] if codes[-1] == 75 else []
+            assert codes[-1] in (0, 75) and len(codes) < 3 * signals
+    finally:
+        signal.signal(signal.SIGTERM, spare)
+    assert len(stops) >= min(signals, steps // 3) and len(set(stops)) == len(stops)
     assert_same_run(gin, run_dir, tmp_path / "straight", *[m.removeprefix("--gin.") for m in more])
 
 

@@ -130,14 +130,15 @@ class Played:
             batch, problems = self.training.next_batch()
             self.known.append(dict(self.training.baseline.get_state()))
             state, _, aux = self.training.step(state, batch)
-            done, heard = jax.device_get(aux[0]), aux[1]
+            done, heard, counts = jax.device_get(aux[0][0]), aux[0][1], aux[1]
             assert heard is not None
-            self.training.remember(step, problems, done)
+            if counts is not None:
+                self.training.remember(step, problems, jax.device_get(counts))
             loaded = self.training.loaded
             task, prompts = self.training.config.roles.task, self.training.config.roles.prompts
             self.rows.append(records(done, problems, task, loaded.tokenizer, prompts, {"step": step}, heard))
             self.asked.append(server.asked[begin:])
-            self.metrics.append(heard.metrics())
+            self.metrics.append(heard.metrics)
 
 
 def verdict_of(text: str | None, reference: str) -> str:
@@ -252,7 +253,7 @@ def test_filling_rows_are_not_asked_about(folder, server):
     asked = server.asked[begin:]
     texts = {problems[0].text, problems[2].text}
     assert len(asked) == 2 * 3 * 2 and {one.prompt.partition("\n")[0] for one in asked} == texts
-    assert heard.metrics()["executor/answers"] == 2 * 3 * 3 and heard.metrics()["executor/failed"] == 0.0
+    assert heard.metrics["executor/answers"] == 2 * 3 * 3 and heard.metrics["executor/failed"] == 0.0
     assert np.asarray(done.counted).any(1).tolist() == real.tolist()
 
 

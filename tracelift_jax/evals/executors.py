@@ -18,7 +18,7 @@ from tracelift_jax.evals.experiment import RESIDENT, ExecutorModel
 from tracelift_jax.models import build
 from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import Transformer
-from tracelift_jax.parallel.mesh import place_batch
+from tracelift_jax.parallel.hosts import place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Sizes, Text, encode_problem, make_fixed, make_text, why_unjudged
 from tracelift_jax.rollout.given import answer_given, executor_setup
 from tracelift_jax.rollout.sample import Sampling

@@ -15,6 +15,7 @@ from tracelift_jax.models.einsum import Lora
 from tracelift_jax.models.rubric import RubricHeads
 from tracelift_jax.models.tensor_files import TensorFiles
 from tracelift_jax.models.transformer import ModelConfig, abstract_variables, init_variables
+from tracelift_jax.parallel.hosts import place
 from tracelift_jax.parallel.mesh import MeshConfig, parameter_shardings
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -213,7 +214,7 @@ def load_lora(lora: LoraConfig | Adapter, config: ModelConfig, seed: int, mesh: 
     if not isinstance(lora, Adapter):
         return init_lora(config, seed, mesh, layout)
     shardings = parameter_shardings(abstract_variables(config)["lora"], mesh, layout.rules)
-    return jax.device_put(peft.load_adapter(find(lora.path), config), shardings)
+    return place(peft.load_adapter(find(lora.path), config), shardings)
 
 
 def load_grader(
@@ -285,4 +286,4 @@ def load_reward_model(model: Model, config: ModelConfig, mesh: Mesh, layout: Mes
 
 def place_heads(config: ModelConfig, heads: Any, mesh: Mesh, layout: MeshConfig) -> Any:
     """Heads read from a file, on the mesh."""
-    return jax.device_put(heads, parameter_shardings(abstract_heads(config), mesh, layout.rules))
+    return place(heads, parameter_shardings(abstract_heads(config), mesh, layout.rules))

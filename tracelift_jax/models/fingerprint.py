@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from tracelift_jax.parallel.hosts import whole
+
 
 def _digest(x: Array) -> Array:
     """uint32 [2]: two sums, modulo 2**32, of a hash of every element's bits and place.
@@ -43,7 +45,7 @@ def fingerprint(*trees: Any) -> str:
     for tree in trees:
         leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
         named += sorted(leaves, key=lambda item: item[0])
-    sums = np.asarray(_digests([jnp.asarray(leaf) for _, leaf in named]))
+    sums = whole(_digests([jnp.asarray(leaf) for _, leaf in named]))
     total = hashlib.sha256()
     for (name, leaf), pair in zip(named, sums, strict=True):
         total.update(f"{name} {np.shape(leaf)} {leaf.dtype} {int(pair[0]):08x}{int(pair[1]):08x}\n".encode())

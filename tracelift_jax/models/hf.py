@@ -22,6 +22,7 @@ from tracelift_jax.models.hf_config import ARCHITECTURES, config_json, read_conf
 from tracelift_jax.models.hf_layout import Slot, head_shapes, heads_from_files, heads_to_files, slots
 from tracelift_jax.models.tensor_files import Tensor, TensorFiles, write_tensors
 from tracelift_jax.models.transformer import ModelConfig, abstract_variables
+from tracelift_jax.parallel.hosts import first, whole
 from tracelift_jax.parallel.mesh import MeshConfig, parameter_shardings
 
 SHARD_BYTES = 4 * 2**30
@@ -148,7 +149,7 @@ def _tensors(params: Any, config: ModelConfig) -> dict[str, Tensor]:
     """All tensors of a decoder, in the order of `slots`."""
 
     def fetch(slot: Slot, leaf: Any) -> np.ndarray:
-        return slot.to_theirs(np.asarray(jax.device_get(leaf if slot.layer is None else leaf[slot.layer])))
+        return slot.to_theirs(np.asarray(whole(leaf if slot.layer is None else leaf[slot.layer])))
 
     leaves = [(slot, _leaf(params, slot.path)) for slot in slots(config)]
     return {s.name: Tensor(s.shape, leaf.dtype, functools.partial(fetch, s, leaf)) for s, leaf in leaves}
@@ -165,10 +166,12 @@ def _save(
     if config.weights != "float":
         raise ValueError("int8 weights have no Hugging Face form; dequantize them first")
     path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
     known = read_json(Path(like) / "config.json", "") if like else None
+    if first():
+        path.mkdir(parents=True, exist_ok=True)
     write_tensors(path, tensors, shard_bytes)
-    (path / "config.json").write_text(json.dumps(config_json(config, architecture, known), indent=2) + "\n")
+    if first():
+        (path / "config.json").write_text(json.dumps(config_json(config, architecture, known), indent=2) + "\n")
 
 
 def save(

@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from tracelift_jax.models.rubric import DIMENSIONS, LABELS
 from tracelift_jax.models.transformer import ModelConfig
+from tracelift_jax.parallel.hosts import whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def slots(config: ModelConfig) -> Iterator[Slot]:
 
 
 def _plain(leaf: Any) -> np.ndarray:
-    return np.asarray(jax.device_get(leaf))
+    return np.asarray(whole(leaf))
 
 
 def head_shapes(width: int) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from tracelift_jax.errors import UserError
@@ -18,6 +17,7 @@ from tracelift_jax.models.hf_config import read_json
 from tracelift_jax.models.hf_layout import PROJECTIONS, head_shapes, heads_from_files, heads_to_files, projection_axes
 from tracelift_jax.models.tensor_files import TensorFiles
 from tracelift_jax.models.transformer import ModelConfig
+from tracelift_jax.parallel.hosts import first, whole
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -97,14 +97,15 @@ def save_adapter(
     """
     if config.lora is None:
         raise ValueError("this configuration has no adapter to save")
-    blocks, tensors = jax.device_get(lora)["blocks"], {}
+    blocks, tensors = whole(lora)["blocks"], {}
     for module in _modules(config):
         room, projection = module.path
         for half, (name, shape) in module.tensors(config.lora.rank).items():
             tensors[name] = blocks[room][projection][half][module.layer].reshape(shape[::-1]).T
     if heads is not None:
         tensors |= {_PREFIX + name: tensor for name, tensor in heads_to_files(heads).items()}
-    _write(Path(path), _config_json(config.lora, base, heads is not None), tensors)
+    if first():
+        _write(Path(path), _config_json(config.lora, base, heads is not None), tensors)
 
 
 def _config_json(lora: Lora, base: str, graded: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.models.hf_config import read_json
+from tracelift_jax.parallel.hosts import first
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _READ_BYTES = 64 * 2**20
@@ -119,7 +120,7 @@ class Tensor:
 def write_tensors(directory: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
     """Writes `model.safetensors`, or several files with an index where it would be larger than `shard_bytes`.
 
-    Each file is complete under its name or not there.
+    Each file is complete under its name or not there. Of several processes all fetch, and the first writes.
     """
     from safetensors.numpy import save_file
 
@@ -131,16 +132,19 @@ def write_tensors(directory: Path, tensors: Mapping[str, Tensor], shard_bytes: i
             size = 0
         files[-1].append(name)
         size += tensor.nbytes
-    for old in [*directory.glob("model*.safetensors"), directory / INDEX]:
+    writes = first()
+    for old in [*directory.glob("model*.safetensors"), directory / INDEX] if writes else []:
         old.unlink(missing_ok=True)  # of another split, which readers would find first
     titles = [f"model-{i + 1:05d}-of-{len(files):05d}.safetensors" for i in range(len(files))]
     for title, names in zip(titles if len(files) > 1 else [WEIGHTS], files, strict=True):
         partial = directory / f"{title}.partial"
         held = {name: np.ascontiguousarray(tensors[name].fetch()) for name in names}
+        if not writes:
+            continue
         save_file(held, partial, metadata={"format": "pt"})
         partial.chmod(0o644)  # the library makes it readable for its owner alone
         partial.rename(directory / title)
-    if len(files) > 1:
+    if len(files) > 1 and writes:
         index = {
             "metadata": {"total_size": sum(t.nbytes for t in tensors.values())},
             "weight_map": {name: title for title, names in zip(titles, files, strict=True) for name in names},

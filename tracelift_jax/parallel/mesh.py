@@ -162,8 +162,3 @@ def parameter_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
 
 def _is_boxed(leaf: Any) -> bool:
     return isinstance(leaf, nn.meta.AxisMetadata)
-
-
-def place_batch(batch: Any, mesh: Mesh) -> Any:
-    """Puts a host batch (numpy, leading axis B) on the mesh."""
-    return jax.device_put(batch, split_batch(mesh))

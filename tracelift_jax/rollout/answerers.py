@@ -4,16 +4,18 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from tracelift_jax.parallel.hosts import take_rows
 from tracelift_jax.parallel.jitted import jitted
 from tracelift_jax.remote.client import Traffic
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
+from tracelift_jax.rollout.judging import Tallies, count, share
 from tracelift_jax.rollout.rollout import Written, execute
 from tracelift_jax.rollout.served import Question, Served, Texts, draw_seed, question
 from tracelift_jax.tasks.problem import Problem
@@ -23,8 +25,14 @@ from tracelift_jax.text.spans import Tokens
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What the host knows of a batch: bool [B], and the baseline's counts int32 [B], 0 trials where there are none."""
+    """What the host knows of its rows of a batch, b of B: all, or with several processes those that this one owns.
 
+    Attributes:
+        rows: which they are. real: bool [b].
+        ok, trials: the baseline's counts int32 [b], 0 trials where there are none.
+    """
+
+    rows: tuple[int, ...]
     real: np.ndarray
     ok: np.ndarray
     trials: np.ndarray
@@ -35,8 +43,8 @@ class Answers:
     """What an executor said in one rollout.
 
     Attributes:
-        behind: [B][G] of 1 + K texts each; None where none came, and of rows that only fill.
-        alone: [B][G] of the texts asked for without reasoning; with a cached baseline those of a problem are the same
+        behind: [b][G] of 1 + K texts each, b rows of the batch; None where none came, and of rows that only fill.
+        alone: [b][G] of the texts asked for without reasoning; with a cached baseline those of a problem are the same
             for all its traces, and none where its counts were known.
         tokens: [B, G, 1 + K, A] behind `behind`. alone_tokens: [B, n, A] or [B, G, K, A] behind `alone`. A is 0 in both
             where a server answered.
@@ -53,18 +61,18 @@ class Answers:
     traffic: Traffic | None
     seconds: float
 
-    def metrics(self) -> dict[str, float]:
+    def tallies(self) -> Tallies:
         """`executor/<name>`: seconds; of a server also answers, their failed share, requests, retries and tokens."""
-        seconds = {"executor/seconds": self.seconds}
+        seconds = {"executor/seconds": (self.seconds, 1.0)}
         if self.traffic is None:
             return seconds
         return seconds | {
-            "executor/answers": float(self.asked),
-            "executor/failed": self.failed / max(self.asked, 1),
-            "executor/requests": float(self.traffic.requests),
-            "executor/retries": float(self.traffic.retries),
-            "executor/prompt_tokens": float(self.traffic.prompt_tokens),
-            "executor/completion_tokens": float(self.traffic.completion_tokens),
+            "executor/answers": count(self.asked),
+            "executor/failed": share(self.failed, self.asked),
+            "executor/requests": count(self.traffic.requests),
+            "executor/retries": count(self.traffic.retries),
+            "executor/prompt_tokens": count(self.traffic.prompt_tokens),
+            "executor/completion_tokens": count(self.traffic.completion_tokens),
         }
 
 
@@ -84,7 +92,7 @@ class Answerer(Protocol):
         """Begins to ask where that can be done without waiting; what is returned waits for the answers.
 
         Args:
-            problems: those of the batch, in order; a row that only fills repeats one.
+            problems: those of the rows in `known`; a row that only fills repeats one.
 
         Raises:
             UserError: by what is returned: a server refuses what it is asked, or too many answers did not come.
@@ -118,7 +126,7 @@ class OnServer:
         """See `Answerer`."""
         del text, weights, batch
         seed = int(jax.random.bits(key, dtype=jnp.uint32)) >> 1
-        return lambda: self._ask(jax.device_get(written.reason), problems, known, seed)
+        return lambda: self._ask(written.reason, problems, known, seed)
 
     def lower(
         self, text: Text, weights: Weights, batch: PromptBatch, written: Written, key: Array
@@ -129,28 +137,29 @@ class OnServer:
         config = self._setup.reward
         return {}, (_no_tokens(*rows, 1 + config.repeats * (config.uplift == "sampled")), _no_tokens(*rows, 0))
 
-    def _ask(self, reason: Tokens, problems: Sequence[Problem], known: Known, seed: int) -> Answers:
+    def _ask(self, written: Tokens, problems: Sequence[Problem], known: Known, seed: int) -> Answers:
         config, decode = self._setup.reward, self._pieces.tokenizer.decode
-        sampled, traces = config.uplift == "sampled", reason.ids.shape[1]
-        numbers = itertools.count()
+        size, traces = written.ids.shape[:2]
+        reason, sampled = take_rows(written, known.rows), config.uplift == "sampled"
         asked: list[Question] = []
 
         def ask(problem: Problem, reasoning: str | None, samples: int) -> int:
-            asked.append(
-                question(self._served.server, self._pieces, problem, reasoning, samples, draw_seed(seed, next(numbers)))
-            )
+            drawn = draw_seed(seed, next(numbers))
+            asked.append(question(self._served.server, self._pieces, problem, reasoning, samples, drawn))
             return len(asked) - 1
 
         behind: list[list[int]] = []
         alone: list[list[int]] = []
         for b, problem in enumerate(problems):
             real = known.real[b]
-            written = [decode(reason.ids[b, g][reason.valid[b, g]]) for g in range(traces)] if real else []
-            behind.append([ask(problem, words, 1 + config.repeats * sampled) for words in written])
+            # By the row of the batch, so that a question's seed does not depend on how many processes share it.
+            numbers = itertools.count(2 * traces * known.rows[b])
+            thoughts = [decode(reason.ids[b, g][reason.valid[b, g]]) for g in range(traces)] if real else []
+            behind.append([ask(problem, words, 1 + config.repeats * sampled) for words in thoughts])
             if not sampled or not real:
                 alone.append([])
             elif config.baseline == "resample":
-                alone.append([ask(problem, None, config.repeats) for _ in written])
+                alone.append([ask(problem, None, config.repeats) for _ in thoughts])
             else:
                 alone.append([] if known.trials[b] else [ask(problem, None, config.baseline_samples)] * traces)
         before, began = dataclasses.replace(self._served.traffic), time.perf_counter()
@@ -164,8 +173,8 @@ class OnServer:
         return Answers(
             [[told[place] for place in places] or [nothing] * traces for places in behind],
             [[told[place] for place in places] or [()] * traces for places in alone],
-            tokens=_no_tokens(len(problems), traces, len(nothing)),
-            alone_tokens=_no_tokens(len(problems), traces, 0),
+            tokens=_no_tokens(size, traces, len(nothing)),
+            alone_tokens=_no_tokens(size, traces, 0),
             asked=sum(map(len, told)),
             failed=sum(text is None for texts in told for text in texts),
             traffic=Traffic(**spent),
@@ -201,7 +210,7 @@ class OnDevice:
         began = time.perf_counter()
         keys = jax.random.split(key)
         doing = self._execute(text, weights, batch, written, (keys[0], keys[1]))
-        return lambda: self._read(jax.device_get(doing), known, began)
+        return lambda: self._read(doing, known, began)
 
     def lower(
         self, text: Text, weights: Weights, batch: PromptBatch, written: Written, key: Array
@@ -213,7 +222,7 @@ class OnDevice:
         return {"execute": self._execute.lower(*arguments)}, laid_out
 
     def _read(self, done: tuple[Tokens, Tokens], known: Known, began: float) -> Answers:
-        said, alone = done
+        said, alone = take_rows(done, known.rows)
         sampled, traces = self._setup.reward.uplift == "sampled", said.ids.shape[1]
 
         def texts(tokens: Tokens, *place: int) -> Texts:
@@ -231,8 +240,8 @@ class OnDevice:
         behind = [[texts(said, b, g) if real else nothing for g in range(traces)] for b, real in enumerate(known.real)]
         seconds = time.perf_counter() - began
         asked = sum(len(each) for row in behind for each in row)
-        return Answers(behind, [without(b) for b in range(len(behind))], said, alone, asked, 0, None, seconds)
+        return Answers(behind, [without(b) for b in range(len(behind))], *done, asked, 0, None, seconds)
 
 
 def _no_tokens(*shape: int) -> Tokens:
-    return Tokens(jnp.zeros((*shape, 0), jnp.int32), jnp.zeros((*shape, 0), bool))
+    return Tokens(cast(Any, np.zeros((*shape, 0), np.int32)), cast(Any, np.zeros((*shape, 0), bool)))

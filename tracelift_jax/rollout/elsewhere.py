@@ -11,7 +11,7 @@ of its samples or all of the baseline's failed, neither is its uplift.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from tracelift_jax.errors import UserError
+from tracelift_jax.parallel.hosts import agree, at_rows, combine, own_rows, place_batch, take_rows
 from tracelift_jax.parallel.jitted import jitted
 from tracelift_jax.rollout.answerers import Answerer, Answers, Known
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.code_reward import exec_reward
-from tracelift_jax.rollout.judging import Finding, Judge
+from tracelift_jax.rollout.judging import Finding, Judge, Tallies
 from tracelift_jax.rollout.reward import FAILED, OK
 from tracelift_jax.rollout.reward_config import CodeRewardConfig
 from tracelift_jax.rollout.rollout import Rollout, grade_traces, judge, no_uplift, sampled_uplift, write
@@ -36,17 +38,13 @@ class Heard:
     """What was said in one rollout, as text, and what was made of it.
 
     Attributes:
-        answers: the executor's. findings: [B][G] of one for each answer behind a trace.
-        judging: `judging/<name>`, what came of judging them.
+        answers: the executor's. findings: [b][G] of one for each answer behind a trace, of this process's rows.
+        metrics: `executor/<name>` and `judging/<name>`, of all processes.
     """
 
     answers: Answers
     findings: Sequence[Sequence[Sequence[Finding]]]
-    judging: dict[str, float]
-
-    def metrics(self) -> dict[str, float]:
-        """`executor/<name>` and `judging/<name>`."""
-        return self.answers.metrics() | self.judging
+    metrics: dict[str, float]
 
 
 class Elsewhere:
@@ -77,23 +75,39 @@ class Elsewhere:
             problems: those of the batch, in order; a row that only fills repeats one.
 
         Raises:
-            UserError: the server refuses what it is asked, or too many answers did not come or could not be judged.
+            UserError: the server refuses what it is asked, or too many answers did not come or could not be judged;
+                with several processes, in any of them.
         """
         planner_key, executor_key = jax.random.split(key)
         written = self._write(text, weights, batch, planner_key)
-        real, ok, trials = jax.device_get((batch.real, batch.baseline_ok, batch.baseline_trials))
-        known = Known(real, ok, trials)
-        waiting = self._answerer.ask(text, weights, batch, written, problems, known, executor_key)
+        size, mesh = len(problems), self._setup.mesh
+        rows = own_rows(mesh, size) if mesh is not None else tuple(range(size))
+        mine = [problems[row] for row in rows]
+        known = Known(rows, *take_rows((batch.real, batch.baseline_ok, batch.baseline_trials), rows))
+        waiting = self._answerer.ask(text, weights, batch, written, mine, known, executor_key)
         grades = self._grade(weights, batch, written.reason)
-        answers = waiting()
-        heard, alone = self._found(answers, problems)
-        counts = _counts(heard, alone, known)
-        verdicts = np.array([[[one.verdict for one in each] for each in row] for row in heard.findings], np.int8)
+        found, why_not = None, ""
+        try:
+            answers = waiting()
+            found = (answers, *self._found(answers, mine))
+        except UserError as error:
+            why_not = str(error)
+        agree(why_not)
+        assert found is not None
+        answers, findings, alone, judging = found
+        heard = Heard(answers, findings, _values(combine(_as_arrays({**answers.tallies(), **judging}))))
+        shape = (len(rows), self._setup.traces, answers.tokens.ids.shape[2])
+        verdicts = [one.verdict for row in findings for each in row for one in each]
+        judged = (np.array(verdicts, np.int8).reshape(shape), _counts(findings, alone, known, shape[:2]))
+        # Every process hears what the others found.
+        verdicts, counts = combine(at_rows(judged, rows, size))
         executed = None
         if isinstance(self._setup.reward, CodeRewardConfig):
-            executed = _executed(heard.findings, self._setup.reward)
-        done = self._judge(batch, written, grades, answers.tokens, answers.alone_tokens, verdicts, counts, executed)
-        return done, heard
+            executed = _executed(combine(at_rows(_tested(findings, shape[:2]), rows, size)), self._setup.reward)
+        given = (answers.tokens, answers.alone_tokens, verdicts, counts, executed)
+        if mesh is not None:
+            given = place_batch(given, mesh)
+        return self._judge(batch, written, grades, *given), heard
 
     def lower(self, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> tuple[dict[str, Any], Rollout]:
         """Of abstract arrays: the lowered functions by name, and the shapes of the rollout they make."""
@@ -111,17 +125,19 @@ class Elsewhere:
         lowered |= asked
         rows, answers = said.ids.shape[:2], said.ids.shape[2]
         counts = tuple(np.zeros(rows, np.int32) for _ in range(4))
-        executed = jnp.zeros(rows) if isinstance(self._setup.reward, CodeRewardConfig) else None
-        verdicts = np.zeros((*rows, answers), np.int8)
-        judged = (batch, written, grades, said, alone, verdicts, counts, executed)
+        executed = np.zeros(rows, np.float32) if isinstance(self._setup.reward, CodeRewardConfig) else None
+        given = (said, alone, np.zeros((*rows, answers), np.int8), counts, executed)
+        judged = (batch, written, grades, *jax.tree.map(self._like, given))
         lowered["judge"] = self._judge.lower(*judged)
         return lowered, made(self._judge, *judged)
 
     def _like(self, x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._out_shardings)
 
-    def _found(self, answers: Answers, problems: Sequence[Problem]) -> tuple[Heard, list[list[Sequence[Finding]]]]:
-        """The findings of all answers, and [B][G] those of the ones without reasoning, each judged once."""
+    def _found(
+        self, answers: Answers, problems: Sequence[Problem]
+    ) -> tuple[list[list[Sequence[Finding]]], list[list[Sequence[Finding]]], Tallies]:
+        """[b][G] the findings of all answers, and of the ones without reasoning, each judged once; and what it took."""
         said: list[tuple[Problem, str | None]] = []
         places: dict[tuple[int, int, int], range] = {}
 
@@ -141,33 +157,55 @@ class Elsewhere:
         findings, judging = self._judge_texts(said)
 
         def of(kind: int) -> list[list[Sequence[Finding]]]:
-            rows = range(len(problems)), range(len(answers.behind[0]))
-            return [[[findings[i] for i in places[kind, b, g]] for g in rows[1]] for b in rows[0]]
+            groups = range(self._setup.traces)
+            return [[[findings[i] for i in places[kind, b, g]] for g in groups] for b in range(len(problems))]
 
-        return Heard(answers, of(0), judging), of(1)
+        return of(0), of(1), judging
+
+
+Findings = Sequence[Sequence[Sequence[Finding]]]
+"""[b][G] of one for each answer."""
 
 
 def _counts(
-    heard: Heard, alone: Sequence[Sequence[Sequence[Finding]]], known: Known
+    findings: Findings, alone: Findings, known: Known, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Right and judged answers int32 [B, G] with the reasoning, and without."""
+    """Right and judged answers int32 [b, G] with the reasoning, and without."""
 
-    def count(rows: Sequence[Sequence[Sequence[Finding]]], first: int) -> tuple[np.ndarray, np.ndarray]:
-        verdicts = [[[one.verdict for one in each[first:]] for each in row] for row in rows]
-        ok = np.array([[each.count(OK) for each in row] for row in verdicts], np.int32)
-        return ok, np.array([[len(each) - each.count(FAILED) for each in row] for row in verdicts], np.int32)
+    def count(rows: Findings, first: int) -> tuple[np.ndarray, np.ndarray]:
+        verdicts = [[one.verdict for one in each[first:]] for row in rows for each in row]
+        ok = [each.count(OK) for each in verdicts]
+        judged = [len(each) - each.count(FAILED) for each in verdicts]
+        return np.array(ok, np.int32).reshape(shape), np.array(judged, np.int32).reshape(shape)
 
     base_ok, base_trials = count(alone, 0)
-    unasked = np.array([[not each for each in row] for row in alone])
+    unasked = np.array([not each for row in alone for each in row], bool).reshape(shape)
     base_ok = np.where(unasked, known.ok[:, None], base_ok).astype(np.int32)
     base_trials = np.where(unasked, known.trials[:, None], base_trials).astype(np.int32)
-    return *count(heard.findings, 1), base_ok, base_trials
+    return *count(findings, 1), base_ok, base_trials
 
 
-def _executed(findings: Sequence[Sequence[Sequence[Finding]]], config: CodeRewardConfig) -> Array:
+def _tested(findings: Findings, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int32 [b, G] of the primary programs: tests passed, tests, and the outcome's code."""
+    first = [each[0].tested for row in findings for each in row]
+    numbers = (
+        [one.passed if one else 0 for one in first],
+        [one.total if one else 0 for one in first],
+        [(one.outcome if one else Outcome.INFRASTRUCTURE).code for one in first],
+    )
+    passed, total, codes = (np.array(column, np.int32).reshape(shape) for column in numbers)
+    return passed, total, codes
+
+
+def _executed(tested: tuple[np.ndarray, np.ndarray, np.ndarray], config: CodeRewardConfig) -> np.ndarray:
     """float32 [B, G]: what the tests of the primary programs are worth; of one that failed, what nobody looks at."""
-    first = [[row[g][0].tested for g in range(len(row))] for row in findings]
-    passed = jnp.array([[one.passed if one else 0 for one in row] for row in first], jnp.int32)
-    total = jnp.array([[one.total if one else 0 for one in row] for row in first], jnp.int32)
-    codes = [[(one.outcome if one else Outcome.INFRASTRUCTURE).code for one in row] for row in first]
-    return exec_reward(passed, total, jnp.array(codes, jnp.int32), config.exec_style)
+    passed, total, codes = map(jnp.asarray, tested)
+    return np.asarray(exec_reward(passed, total, codes, config.exec_style))
+
+
+def _as_arrays(tallies: Tallies) -> dict[str, np.ndarray]:
+    return {name: np.array(pair, np.float64) for name, pair in tallies.items()}
+
+
+def _values(tallies: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(total / weight) if weight else float(total) for name, (total, weight) in tallies.items()}

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.errors import UserError
+from tracelift_jax.parallel.hosts import place_batch, place_everywhere, whole
 from tracelift_jax.parallel.jitted import jitted
-from tracelift_jax.parallel.mesh import place_batch
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.elsewhere import Elsewhere
 from tracelift_jax.rollout.records import trace_texts
@@ -97,8 +97,8 @@ class Evaluator:
         `elsewhere` makes the rollouts of a setup where the host judges answers; what failed there is in no rate.
         `left_out` problems did not fit; they are reported, and in no rate.
         """
-        self._left_out = left_out
-        self._batches = [place_batch(batch, mesh) for batch in batches]
+        self._left_out, self._mesh = left_out, mesh
+        self._batches = [(place_batch(batch, mesh), batch) for batch in batches]
         self._problems, self._task, self._tokenizer, self._prompts = problems, task, tokenizer, prompts
         self._config, self._text = config, text
         self._graded = setup.reward_model is not None
@@ -107,14 +107,13 @@ class Evaluator:
 
     def _rollouts(
         self, setup: Setup, temperature: float, elsewhere: Callable[[Setup], Elsewhere] | None
-    ) -> Callable[[Weights, PromptBatch, Array], Rollout]:
+    ) -> Callable[[Weights, PromptBatch, list[Problem], Array], Rollout]:
         if elsewhere is None:
             here = jitted(rollout, evaluation_setup(setup, temperature))
-            return lambda weights, batch, key: here(self._text, weights, batch, key)
+            return lambda weights, batch, problems, key: here(self._text, weights, batch, key)
         served = elsewhere(evaluation_setup(setup, temperature, likelihood=False))
 
-        def ask(weights: Weights, batch: PromptBatch, key: Array) -> Rollout:
-            problems = [self._problems[int(index)] for index in jax.device_get(batch.index)]
+        def ask(weights: Weights, batch: PromptBatch, problems: list[Problem], key: Array) -> Rollout:
             return served(self._text, weights, batch, problems, key)[0]
 
         return ask
@@ -147,12 +146,12 @@ class Evaluator:
         """What is known of each problem, and how many answers failed."""
         rows: dict[str, list[Any]] = {}
         failed = 0
-        key: Array = jax.random.key(self._config.seed)
-        for number, batch in enumerate(self._batches):
-            done = jax.device_get(self._roll[mode](weights, batch, jax.random.fold_in(key, number)))
+        key: Array = place_everywhere(jax.random.key(self._config.seed), self._mesh)
+        for number, (placed, batch) in enumerate(self._batches):
+            problems = [self._problems[int(index)] for index in batch.index]
+            done = whole(self._roll[mode](weights, placed, problems, jax.random.fold_in(key, number)))
             bodies = trace_texts(done, self._tokenizer, self._prompts)
-            index, real = jax.device_get((batch.index, batch.real))
-            for b in np.nonzero(real)[0]:
+            for b in np.nonzero(batch.real)[0]:
                 if not done.counted[b, 0]:
                     failed += 1
                     continue
@@ -164,7 +163,7 @@ class Evaluator:
                     "score": float(done.score[b, 0]),
                 }
                 if isinstance(self._task, Oracle):
-                    row["faithful"] = self._task.faithful(self._problems[int(index[b])], bodies[b][0])
+                    row["faithful"] = self._task.faithful(problems[b], bodies[b][0])
                     row["wrong_reason"] = right and not row["faithful"]
                 for name, value in row.items():
                     rows.setdefault(name, []).append(value)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from tracelift_jax.errors import UserError
@@ -38,10 +38,24 @@ def outcome_fields(findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
+Tallies = Mapping[str, tuple[float, float]]
+"""{name: (sum, weight)}: what several processes found adds up; the value is sum / weight, or the sum where it is 0."""
+
+
+def count(number: int) -> tuple[float, float]:
+    """A number of things, in a `Tallies`."""
+    return float(number), 0.0
+
+
+def share(part: int, of: int) -> tuple[float, float]:
+    """A share of things, in a `Tallies`; 0 of nothing is 0."""
+    return float(part), float(max(of, 1))
+
+
 class Judge(Protocol):
     """Judges answers by their problems."""
 
-    def __call__(self, said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], dict[str, float]]:
+    def __call__(self, said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], Tallies]:
         """A finding for each answer, None being one that did not come; and `judging/<name>`, what that took.
 
         Raises:
@@ -50,7 +64,7 @@ class Judge(Protocol):
         ...
 
 
-def judge_answers(said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], dict[str, float]]:
+def judge_answers(said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], Tallies]:
     """Compares answers with the reference's, exactly; a `Judge`."""
     return [
         Finding(FAILED if text is None else verify(text, problem.answer, problem.answer_kind)) for problem, text in said
@@ -87,7 +101,7 @@ class ProgramJudge:
         """Runs one program; see `Sandbox.run`."""
         return self._pool.submit([program], self._config.limits)[0].result()
 
-    def __call__(self, said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], dict[str, float]]:
+    def __call__(self, said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], Tallies]:
         """See `Judge`.
 
         Raises:
@@ -120,14 +134,14 @@ class ProgramJudge:
             )
 
     @staticmethod
-    def _metrics(findings: Sequence[Finding], programs: int, failed: int, seconds: float) -> dict[str, float]:
+    def _metrics(findings: Sequence[Finding], programs: int, failed: int, seconds: float) -> Tallies:
         tested = [finding.tested for finding in findings if finding.tested is not None]
         counts = Counter(one.outcome for one in tested)
-        shares = {f"judging/{outcome}": counts[outcome] / max(len(tested), 1) for outcome in Outcome}
+        shares = {f"judging/{outcome}": share(counts[outcome], len(tested)) for outcome in Outcome}
         return shares | {
-            "judging/programs": float(programs),
-            "judging/failed_programs": failed / max(programs, 1),
-            "judging/seconds": seconds,
+            "judging/programs": count(programs),
+            "judging/failed_programs": share(failed, programs),
+            "judging/seconds": (seconds, 1.0),
         }
 
 
@@ -148,7 +162,7 @@ class JudgeByKind:
         """`programs`: None where no problem asks for one."""
         self._programs = programs
 
-    def __call__(self, said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], dict[str, float]]:
+    def __call__(self, said: Sequence[tuple[Problem, str | None]]) -> tuple[list[Finding], Tallies]:
         """See `Judge`."""
         tried = [number for number, (problem, _) in enumerate(said) if problem.answer_kind == "program"]
         compared = [number for number, (problem, _) in enumerate(said) if problem.answer_kind != "program"]

@@ -23,7 +23,8 @@ from tracelift_jax.models.build import Adapter, Model
 from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.segment import last_valid
 from tracelift_jax.models.transformer import Transformer, forward
-from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh, place_batch
+from tracelift_jax.parallel.hosts import place_batch
+from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh
 from tracelift_jax.rollout.score import grade_hidden
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text.prompts import Pieces, Prompts

@@ -11,6 +11,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from tracelift_jax.errors import UserError
+from tracelift_jax.parallel.hosts import barrier, first
 
 _POLICIES = ocp.training.preservation_policies
 WORST = -1e30
@@ -26,7 +27,9 @@ class Checkpoints:
 
     def __init__(self, directory: str | Path, keep: int = 2):
         self._directory = Path(directory).resolve()
-        _mend_scores(self._directory)
+        if first():
+            _mend_scores(self._directory)
+        barrier("checkpoints")
         newest = _POLICIES.LatestN(keep)
         # What was not evaluated has no score, and is never the best.
         best = _POLICIES.BestN(get_metric_fn=cast(Any, _rank), n=1, keep_checkpoints_without_metrics=False)
@@ -86,7 +89,8 @@ class Checkpoints:
             except Exception as error:  # orbax raises whatever the broken file happened to trip over
                 reason = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:160]
                 then = f"; trying that of step {steps[place + 1]}" if place + 1 < len(steps) else ""
-                print(f"checkpoint {self._directory / str(step)} is damaged ({reason}){then}")
+                if first():
+                    print(f"checkpoint {self._directory / str(step)} is damaged ({reason}){then}")
         if steps:
             raise UserError(f"{self._directory}: none of the checkpoints can be read; use another --run_dir")
         return None

@@ -11,12 +11,15 @@ from jax import Array
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.errors import UserError
 from tracelift_jax.models.build import find
-from tracelift_jax.parallel.mesh import check_batch, place_batch
+from tracelift_jax.parallel.hosts import combine, first, own_rows, place_batch, take_rows
+from tracelift_jax.parallel.jitted import jitted
+from tracelift_jax.parallel.mesh import check_batch, replicated
 from tracelift_jax.rollout.batch import PromptBatch, Weights
 from tracelift_jax.rollout.elsewhere import Elsewhere, Heard
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import Rollout
+from tracelift_jax.tasks.problem import Oracle
 from tracelift_jax.train.baseline import VISIBLE_AFTER, BaselineCounts
 from tracelift_jax.train.baseline_file import Baseline, BaselineFile, open_baseline
 from tracelift_jax.train.checkpoint import restore_trained
@@ -108,16 +111,21 @@ class Begun:
 
 
 def begin(config: Train, loaded: Loaded) -> Begun:
-    """A planner before training."""
+    """A planner before training; see `make_steps`."""
     trainable, frozen = loaded.trainable(config.seed)
     steps = config.schedule.steps
     optimizer = make_optimizer(config.optimizer, steps * config.passes)
     state, layouts = loaded.source.state(trainable, optimizer, config.seed)
     _, roll, train = make_steps(loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts)
-    elsewhere = loaded.elsewhere(loaded.setup, layouts.batch) if loaded.host_judges else None
+    elsewhere = loaded.elsewhere(loaded.setup) if loaded.host_judges else None
     # Sampling and updating draw from separate streams of the seed.
     sampling_key = loaded.source.key(config.seed + 2**20)
     return Begun(state, frozen, sampling_key, roll, train, elsewhere)
+
+
+def _measured(done: Rollout) -> tuple[Array, Array]:
+    """int32 [B] counts of the baseline, which all processes remember."""
+    return done.uplift.baseline_ok[:, 0], done.uplift.baseline_trials[:, 0]
 
 
 class PlannerTraining:
@@ -135,6 +143,8 @@ class PlannerTraining:
         begun = begin(config, loaded)
         self.state, self.frozen, self.sampling_key = begun.state, begun.frozen, begun.sampling_key
         self.roll, self.train, self.elsewhere = begun.roll, begun.train, begun.elsewhere
+        self.measured = jitted(_measured, out_shardings=replicated(loaded.mesh))
+        self.rows = own_rows(loaded.mesh, config.batch_size)
         self.drawn = 0
         self.clock = Clock()
 
@@ -163,19 +173,26 @@ class PlannerTraining:
         batch = dataclasses.replace(batch, baseline_ok=ok, baseline_trials=trials)
         return place_batch(batch, self.loaded.mesh), problems
 
-    def step(self, state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict[str, Array], Done]:
-        """One rollout and its updates.
+    @property
+    def remembers(self) -> bool:
+        """Whether rollouts measure a baseline that is kept."""
+        reward = self.config.roles.reward
+        return reward.uplift == "sampled" and reward.baseline == "cached"
+
+    def step(self, state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict[str, Array], Any]:
+        """One rollout and its updates; what is left of it is the rollout, and the baseline's counts.
 
         Raises:
             UserError: the executor's server cannot be used; the batch counts as not drawn.
         """
         began = time.perf_counter()
         done, heard = self.rollout(state, batch)
+        counts = self.measured(done) if self.remembers else None
         self.clock.stage("rollout", done.reward, began)
         began = time.perf_counter()
         state, metrics = self.train(state, self.frozen, batch, done)
         self.clock.stage("update", metrics, began)
-        return state, metrics, (done, heard)
+        return state, metrics, ((done, heard), counts)
 
     def rollout(self, state: TrainState, batch: PromptBatch) -> Done:
         """One rollout, judged on the device or by the host."""
@@ -201,19 +218,28 @@ class PlannerTraining:
         self.baseline.set_state(host["baseline"])
         self.drawn = host["drawn"]
 
-    def remember(self, step: int, problems: list, done: Rollout) -> None:
-        """Keeps the baseline counts that a rollout measured."""
-        reward = self.config.roles.reward
-        if reward.uplift == "sampled" and reward.baseline == "cached":
-            gained = done.uplift
-            ids = [p.problem_id for p in problems]
-            counts = (np.asarray(gained.baseline_ok)[:, 0], np.asarray(gained.baseline_trials)[:, 0])
-            self.baseline.add(ids, *counts, step)
-            if self.baseline_file is not None and jax.process_index() == 0:
-                measured = zip(ids, *(count.tolist() for count in counts), strict=True)
-                self.baseline_file.add(
-                    [{"problem_id": i, "ok": ok, "trials": n, "likelihood": None} for i, ok, n in measured if n]
-                )
+    def remember(self, step: int, problems: list, counts: tuple[np.ndarray, np.ndarray]) -> None:
+        """Keeps the baseline counts int32 [B] that a rollout measured."""
+        ids = [p.problem_id for p in problems]
+        self.baseline.add(ids, *counts, step)
+        if self.baseline_file is not None and first():
+            measured = zip(ids, *(count.tolist() for count in counts), strict=True)
+            self.baseline_file.add(
+                [{"problem_id": i, "ok": ok, "trials": n, "likelihood": None} for i, ok, n in measured if n]
+            )
+
+    def write_records(self, run: RunDir, step: int, problems: list, done: Done) -> dict[str, float]:
+        """Writes the reward records of this process's rows; returns what they say of all processes' rows."""
+        (rollout, heard), loaded = done, self.loaded
+        mine = [problems[row] for row in self.rows]
+        common = {"step": step, "weights": loaded.fingerprints}
+        told = take_rows(rollout, self.rows)
+        rows = records(told, mine, self.config.roles.task, loaded.tokenizer, self.config.roles.prompts, common, heard)
+        run.write_traces(step, rows)
+        if not isinstance(self.config.roles.task, Oracle):
+            return {}
+        faithful, traces = combine(np.array([sum(row["faithful"] for row in rows), len(rows)], np.float32))
+        return {"reward/faithful": float(faithful / traces)}
 
 
 def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None:
@@ -222,18 +248,15 @@ def run_train(config: Train, run: RunDir, stop_after: int | None = None) -> None
     training = PlannerTraining(config, loaded)
     evaluator = loaded.evaluator(config.evaluation)
 
-    def on_step(step: int, problems: list, aux: Done, metrics: dict[str, float]) -> None:
-        done, heard = aux
-        metrics |= training.clock.lap(stages=2) | (heard.metrics() if heard else {})
+    def on_step(step: int, problems: list, aux: tuple[Done, Any], metrics: dict[str, float]) -> None:
+        done, counts = aux
+        metrics |= training.clock.lap(stages=2) | (done[1].metrics if done[1] else {})
         began = time.perf_counter()
-        training.remember(step, problems, done)
+        if counts is not None:
+            training.remember(step, problems, jax.device_get(counts))
         metrics["baseline/known_problems"] = float(len(training.baseline))
         if config.records_every and step % config.records_every == 0:
-            common = {"step": step, "weights": loaded.fingerprints}
-            rows = records(done, problems, config.roles.task, loaded.tokenizer, config.roles.prompts, common, heard)
-            if "faithful" in rows[0]:
-                metrics["reward/faithful"] = float(np.mean([row["faithful"] for row in rows]))
-            run.write_traces(step, rows)
+            metrics |= training.write_records(run, step, problems, done)
         metrics["time/records_seconds"] = time.perf_counter() - began
 
     def evaluate(state: TrainState) -> dict[str, float]:

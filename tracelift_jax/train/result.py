@@ -9,6 +9,7 @@ import jax
 from tracelift_jax.models import hf, peft
 from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import ModelConfig
+from tracelift_jax.parallel.hosts import first
 from tracelift_jax.text.tokenizer import Tokenizer
 
 
@@ -41,7 +42,8 @@ def write_model(path: Path, trained: Trained) -> str:
         hf.save_reward_model(path, params, trained.trainable["heads"], trained.shape, trained.origin)
     else:
         hf.save(path, params, trained.shape, trained.origin)
-    trained.tokenizer.save(path)
+    if first():
+        trained.tokenizer.save(path)
     return fingerprint(params, *([trained.trainable["heads"]] if "heads" in trained.trainable else []))
 
 
@@ -50,5 +52,6 @@ def write_adapter(path: Path, trained: Trained) -> str:
     heads = trained.trainable.get("heads")
     origin = str(trained.origin.resolve()) if trained.origin else ""
     peft.save_adapter(path, trained.trainable["lora"], trained.shape, origin, heads)
-    trained.tokenizer.save(path)
+    if first():
+        trained.tokenizer.save(path)
     return fingerprint(*trained.trainable.values())

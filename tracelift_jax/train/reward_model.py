@@ -25,7 +25,8 @@ from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import token_logprobs
 from tracelift_jax.models.segment import last_valid
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, check_batch, place_batch
+from tracelift_jax.parallel.hosts import from_first, place_batch, whole
+from tracelift_jax.parallel.mesh import MeshConfig, check_batch
 from tracelift_jax.rollout.evaluate import wilson
 from tracelift_jax.rollout.score import grade_hidden, read_traces
 from tracelift_jax.text.prompts import Pieces, Prompts
@@ -243,7 +244,7 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     require(bool(held), "TrainRm.prompt_tokens and TrainRm.trace_tokens: no held-out group fits; raise them")
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        return held_out_metrics([jax.device_get(held_out(state, begin.frozen, batch)) for batch in held])
+        return held_out_metrics([whole(held_out(state, begin.frozen, batch)) for batch in held])
 
     def step(state: TrainState, batch: GroupBatch):
         return *train_step(state, begin.frozen, batch), None
@@ -269,7 +270,7 @@ def run_train_rm(config: TrainRm, run: RunDir, stop_after: int | None = None) ->
     if int(state.step) == config.schedule.steps:
         state = best_state(run, config.schedule, state, parts) if config.result == "best" else state
         begin.save(run.path, state)
-        if not (run.path / REPORT).exists():
+        if from_first(not (run.path / REPORT).exists()):
             weights = {name: value for name, value in state.trainable.items() if name != "heads"}
             judge = make_judge(
                 config,

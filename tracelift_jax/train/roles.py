@@ -13,8 +13,9 @@ from tracelift_jax.errors import UserError
 from tracelift_jax.models import build
 from tracelift_jax.models.build import Adapter, LoraConfig, Model
 from tracelift_jax.models.transformer import ModelConfig, Transformer
+from tracelift_jax.parallel.hosts import place_everywhere
 from tracelift_jax.parallel.memory import device_bytes, same_buffers
-from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh
+from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh, split_batch
 from tracelift_jax.rollout.answerers import Answerer, OnDevice, OnServer
 from tracelift_jax.rollout.batch import Setup, Sizes, Text, encode_problem, make_fixed, make_text, why_unjudged
 from tracelift_jax.rollout.caches import cache_bytes
@@ -189,12 +190,13 @@ class Loaded:
         """Whether the host stands between the executor's answers and their rewards."""
         return self.served is not None or self.programs
 
-    def elsewhere(self, setup: Setup, out_shardings: Any = None) -> Elsewhere:
+    def elsewhere(self, setup: Setup) -> Elsewhere:
         """Rollouts of `setup` where the host judges the answers, of an executor on a server or here."""
-        answerer: Answerer = OnDevice(setup, self.pieces, out_shardings)
+        split = split_batch(self.mesh)
+        answerer: Answerer = OnDevice(setup, self.pieces, split)
         if self.served is not None:
             answerer = OnServer(setup, self.pieces, self.served)
-        return Elsewhere(setup, answerer, self.judge, out_shardings)
+        return Elsewhere(setup, answerer, self.judge, split)
 
     def problems(self, split: str, most: int | None = None) -> Sequence[Problem]:
         """The task's problems. Says in one line how many of the first `most` (None: all) cannot be judged, and why.
@@ -298,7 +300,7 @@ def make_roles(roles: Roles, normalize: Literal["std", "none"], source: Source, 
     shapes = [planner.shape, executor.shape, *([grader.config] if grader else [])]
     for shape in shapes:
         tokenizer.check_vocabulary(shape.vocab_size)
-    text = make_text(pieces, max(shape.vocab_size for shape in shapes))
+    text = place_everywhere(make_text(pieces, max(shape.vocab_size for shape in shapes)), mesh)
     return Loaded(
         roles,
         source,

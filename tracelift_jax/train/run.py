@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -16,13 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tracelift_jax.checked import check_types, first_difference, require, to_jsonable
-from tracelift_jax.errors import UserError
+from tracelift_jax.errors import Interrupted, UserError
+from tracelift_jax.parallel.hosts import alone, barrier, first
 from tracelift_jax.parallel.memory import readable
 from tracelift_jax.train.checkpoint import Checkpoints
 from tracelift_jax.train.guard import Watch
+from tracelift_jax.train.stopping import Stopper
 from tracelift_jax.train.update import TrainState
 
 console = Console(highlight=False, soft_wrap=True)
+_MACHINES = frozenset({"mesh", "roles.mesh"})
+"""Where experiments say on what devices they run; a run may go on on others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,22 +82,27 @@ class RunDir:
                 there = json.loads(known.read_text())
             except ValueError as error:
                 raise UserError(f"{known}: not JSON ({error}); choose another --run_dir") from error
-            difference = first_difference(there, described)
+            difference = first_difference(there, described, _MACHINES)
             if difference:
                 raise UserError(f"{self.path}: holds another experiment ({difference}); choose another --run_dir")
         elif self.path.exists() and any(self.path.iterdir()):
             raise UserError(f"{self.path}: is not empty and holds no run; choose another --run_dir")
         self._described, self._operative = described, operative
         self._tensorboard: Any = None
+        barrier("run directory")  # all have looked before one of them begins
 
     def begin(self) -> None:
         """Makes the directory this experiment's; not before everything it needs has been found and loaded."""
+        if not first():
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "config.json").write_text(json.dumps(self._described, indent=1) + "\n")
         (self.path / "config.gin").write_text(self._operative)
 
     def rewind(self, step: int) -> None:
         """Drops what was written after the first `step` steps, by a run that stopped behind its last checkpoint."""
+        if not first():
+            return
         metrics = self.path / "metrics.jsonl"
         if metrics.exists():
             kept = []
@@ -107,11 +114,16 @@ class RunDir:
                     break  # the line being written when the run died
             _replace(metrics, "".join(kept))
         for record in self.path.glob("traces/step_*.jsonl"):
-            if int(record.stem.removeprefix("step_")) > step:
+            if int(record.stem.removeprefix("step_").partition("-")[0]) > step:
                 record.unlink()
 
     def write_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Adds one object to `metrics.jsonl` and its scalars to TensorBoard; what is not finite is written as null."""
+        """Adds one object to `metrics.jsonl` and its scalars to TensorBoard; what is not finite is written as null.
+
+        Of several processes the first writes.
+        """
+        if not first():
+            return
         clean = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"step": step, **clean}) + "\n")
@@ -124,10 +136,14 @@ class RunDir:
                 self._tensorboard.add_scalar(name, value, step)
 
     def write_traces(self, step: int, records: list[dict[str, Any]]) -> None:
-        """Writes one step's reward records, whole or not at all."""
+        """Writes one step's reward records, whole or not at all.
+
+        Each of several processes writes those it has to `step_000001-00000-of-00004.jsonl`.
+        """
         folder = self.path / "traces"
-        folder.mkdir(exist_ok=True)
-        _replace(folder / f"step_{step:06d}.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+        folder.mkdir(parents=True, exist_ok=True)
+        part = "" if alone() else f"-{jax.process_index():05d}-of-{jax.process_count():05d}"
+        _replace(folder / f"step_{step:06d}{part}.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
     def close(self) -> None:
         """Flushes TensorBoard."""
@@ -152,7 +168,7 @@ class Parts:
         batches: yields (device batch, host note); one is drawn a step, by step number.
         left_out: step number to (left out, drawn), see `ProblemStream.left_out`; asked when the step's batch is drawn.
         host_state: what of the host must be saved, as JSON. load_host_state: its inverse.
-        on_step: called one step late with (step, host note, aux on the host, metrics); may add metrics.
+        on_step: called one step late with (step, host note, aux, metrics); may add metrics.
         watch: stops the run where its metrics say that it collapses.
         evaluate: held-out metrics of a state.
         score: name of the metric by which checkpoints are best, the higher the better.
@@ -175,29 +191,6 @@ class Parts:
     watch: Watch = dataclasses.field(default_factory=Watch)
 
 
-class _Stopper:
-    """Turns SIGTERM and the first Ctrl-C into a checkpoint at the next step boundary."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Stopper":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self.asked = True
-        signal.signal(number, self._before[number])  # a second signal has its usual, immediate effect
-        console.print("stopping after this step; once more stops at once")
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_after: int | None = None) -> TrainState:
     """Runs, or continues, `schedule.steps` steps.
 
@@ -212,6 +205,7 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
     Raises:
         UserError: a guard stopped the run, or a step or an evaluation could not be done; what was done before has a
             checkpoint.
+        Interrupted: a signal or a notice of maintenance stopped it, behind a checkpoint.
     """
     run.begin()
     console.print("memory per device: " + " · ".join(f"{what} {readable(n)}" for what, n in parts.memory.items()))
@@ -219,7 +213,13 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
     done, state = _restore(run, checkpoints, state, parts)
     last = min(schedule.steps, stop_after if stop_after is not None else schedule.steps)
     left_out = drawn = 0
-    with closing(run), closing(checkpoints), _Stopper() as stopper, _Line(schedule, done, parts.headline) as line:
+    step, stopped = done, False
+    with (
+        closing(run),
+        closing(checkpoints),
+        Stopper(console.print) as stopper,
+        _Line(schedule, done, parts.headline) as line,
+    ):
         pending: Callable[[], None] | None = None
 
         def evaluate(step: int) -> tuple[float, float]:
@@ -247,13 +247,13 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
                 if step - 1 > done and not schedule.checkpoints(step - 1) and parts.watch.well:
                     save(step - 1)
                 raise
+            stopper.after_dispatch()
             if pending:
                 pending()
 
             def flush(step=step, note=note, metrics=metrics, aux=aux, began=began, share=left_out / drawn) -> None:
-                on_host, fetched = jax.device_get((metrics, aux))
-                values = {name: float(value) for name, value in on_host.items()}
-                parts.on_step(step, note, fetched, values)
+                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                parts.on_step(step, note, aux, values)
                 values["data/left_out"] = share
                 values["time/step_seconds"] = time.perf_counter() - began
                 run.write_metrics(step, values)
@@ -262,7 +262,8 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
 
             # The metrics of a step are fetched while the next one runs, so the device never waits for the host.
             pending = flush
-            leaving = step == last or stopper.asked
+            stopped = stopper.leaving and step < last
+            leaving = step == last or stopped
             if schedule.checkpoints(step) or leaving:
                 pending()
                 pending = None
@@ -273,10 +274,12 @@ def fit(run: RunDir, schedule: Schedule, state: TrainState, parts: Parts, stop_a
             finally:  # the steps are kept where the evaluation cannot be done
                 if keeps:
                     save(step, *score)
-            if stopper.asked:
+            if stopped:
                 break
     if left_out:
         console.print(f"{left_out} of {drawn} draws from the training data were left out: they do not fit")
+    if stopped:
+        raise Interrupted(f"stopped after step {step} of {schedule.steps}, which has a checkpoint; start it again")
     return state
 
 

@@ -33,7 +33,8 @@ from tracelift_jax.models.build import LoraConfig, Model
 from tracelift_jax.models.logprobs import shift, token_logprobs
 from tracelift_jax.models.segment import expand, last_valid
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.mesh import MeshConfig, check_batch, place_batch
+from tracelift_jax.parallel.hosts import place_batch, whole
+from tracelift_jax.parallel.mesh import MeshConfig, check_batch
 from tracelift_jax.tasks.problem import Problem, Task
 from tracelift_jax.text.prompts import Pieces, Prompts, Role
 from tracelift_jax.text.spans import Tokens, pad
@@ -195,7 +196,7 @@ def _evaluation(config: Sft, encode_one: Callable, held_out: Callable, frozen: A
     def evaluate(state: TrainState) -> dict[str, float]:
         total: dict[str, np.ndarray] = {}
         for batch in batches:
-            for name, pair in jax.device_get(held_out(state, frozen, batch)).items():
+            for name, pair in whole(held_out(state, frozen, batch)).items():
                 total[name] = total.get(name, np.zeros(2)) + np.array(pair)
         losses = {f"held_out/{name}": float(s / w) for name, (s, w) in total.items() if w}
         return losses | {"held_out/score": -losses["held_out/loss/total"]}

@@ -16,8 +16,9 @@ from rich.console import Console
 from tracelift_jax.checked import require
 from tracelift_jax.errors import UserError
 from tracelift_jax.groups.schema import DIMENSIONS
+from tracelift_jax.parallel.hosts import place_batch
 from tracelift_jax.parallel.jitted import jitted
-from tracelift_jax.parallel.mesh import batch_shards, place_batch
+from tracelift_jax.parallel.mesh import batch_shards
 from tracelift_jax.rollout.batch import PromptBatch, Weights
 from tracelift_jax.rollout.judging import Judge, ProgramJudge
 from tracelift_jax.rollout.records import body_text

@@ -17,6 +17,7 @@ from tracelift_jax.models import build
 from tracelift_jax.models.build import Adapter, LoraConfig, Model
 from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import ModelConfig, abstract_variables
+from tracelift_jax.parallel.hosts import place_everywhere
 from tracelift_jax.parallel.mesh import MeshConfig, parameter_shardings, replicated, split_batch
 from tracelift_jax.train.update import Layouts, TrainState, init_state, place_state
 
@@ -113,7 +114,7 @@ class Real:
 
     def key(self, seed: int) -> jax.Array:
         """See `Source`."""
-        return jax.device_put(jax.random.key(seed), replicated(self.mesh))
+        return place_everywhere(jax.random.key(seed), self.mesh)
 
     def fingerprint(self, *trees: Any) -> str:
         """See `Source`."""

@@ -4,15 +4,14 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.groups.schema import DIMENSIONS, Group, Trace
 from tracelift_jax.models.transformer import Transformer
+from tracelift_jax.parallel.hosts import place_batch, whole
 from tracelift_jax.parallel.jitted import jitted
-from tracelift_jax.parallel.mesh import place_batch
 from tracelift_jax.rollout.score import grade
 from tracelift_jax.tasks.problem import Problem
 from tracelift_jax.text.prompts import Pieces
@@ -81,7 +80,7 @@ def grade_all(judge: Judge, asked: Sequence[Asked]) -> Grades:
     read = jitted(_read, judge.model)
     logits, total, score = [], [], []
     for problem, traces, real in _batches(judge, asked):
-        found = jax.device_get(read(judge.variables, judge.heads, *place_batch((problem, traces), judge.mesh)))
+        found = whole(read(judge.variables, judge.heads, *place_batch((problem, traces), judge.mesh)))
         for column, values in zip((logits, total, score), found, strict=True):
             column.append(values[real])
     return Grades(np.concatenate(logits), np.concatenate(total), np.concatenate(score))

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tracelift_jax.groups.schema import Group
+from tracelift_jax.parallel.hosts import first
 from tracelift_jax.train.process_bench import ProcessBench, run_process_bench
 from tracelift_jax.train.trust import Predictions, Value, measure
 from tracelift_jax.train.trust_grade import Judge, predict
@@ -34,6 +35,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Grades the first `limit` held-out groups and writes `path/trust.{json,md,png}`; returns what is in the JSON.
 
+    Of several processes all grade, and the first writes.
+
     Raises:
         UserError: no group fits the judge's room, or the ProcessBench file cannot be used.
     """
@@ -41,6 +44,8 @@ def write_report(
     report = {"left_out": held_out.left_out, **measure(held_out.predictions, held_out.names)}
     if process_bench:
         report["process_bench"] = run_process_bench(judge, process_bench)
+    if not first():
+        return report
     path.mkdir(parents=True, exist_ok=True)
     draw(report, held_out.predictions, path / "trust.png")
     (path / "trust.md").write_text(markdown(report))

@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from tracelift_jax.checked import check_types, require
+from tracelift_jax.parallel.hosts import place
 from tracelift_jax.parallel.mesh import replicated, split_batch
 from tracelift_jax.train.losses import Sums
 
@@ -211,7 +212,7 @@ def place_state(state: TrainState, mesh: Mesh) -> tuple[TrainState, Layouts]:
         return x.sharding if spread else same
 
     layouts = Layouts(jax.tree.map(layout, state), split_batch(mesh), same)
-    return jax.device_put(state, layouts.state), layouts
+    return place(state, layouts.state), layouts
 
 
 def jit_step(step: Callable, layouts: Layouts | None) -> Any:
