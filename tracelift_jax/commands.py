@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-UNREAD = {"BASE": "", "GRADER": "", "TRAIN": "not read", "TEST": "not read"}
-"""What `aot` puts where files have to be named: it reads no data, and no weights where there is a shape."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Given:
@@ -116,12 +113,8 @@ def _train(given: Given) -> None:
 
 def _aot_arguments(sub: ArgumentParser) -> None:
     sub.add_argument("--topology", required=True, metavar="T", help='"v5e:4x4" as jax has it, "v5p-16", or "h100-8"')
-    sub.add_argument(
-        "--experiment",
-        choices=("train", "train-rm", "sft"),
-        default="train",
-        help="which command's experiment the gin files describe; train if not given",
-    )
+    kinds = ("train", "train-rm", "sft")
+    sub.add_argument("--experiment", choices=kinds, default="train", help="what the files are for; train if not given")
     sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
@@ -131,12 +124,11 @@ def _aot(given: Given) -> None:
 
     machine = topology.find(given.args.topology)
     topology.prepare()
-
     from tracelift_jax import config
     from tracelift_jax.train.aot_show import run_aot
 
     roots = {"train": config.Train, "train-rm": config.TrainRm, "sft": config.Sft}
-    experiment = given.value(roots[given.args.experiment], fill=UNREAD)
+    experiment = given.value(roots[given.args.experiment], fill=topology.UNREAD)
     if not run_aot(experiment, machine, topology.devices(machine), given.args.json):
         raise SystemExit(1)
 

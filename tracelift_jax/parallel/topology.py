@@ -60,6 +60,9 @@ _SLICES: Mapping[str, Mapping[int, str]] = {
         1024: "8x8x8",
     },
 }
+UNREAD = {"BASE": "", "GRADER": "", "TRAIN": "not read", "TEST": "not read"}
+"""What macros of experiments that name files are taken for where nobody gave them: no data is read, and of models with
+a shape no weights."""
 STAND_IN = "v5p:2x2x2"
 """What `h100-8` is compiled for: eight chips with more memory; figures are then those of eight H100."""
 

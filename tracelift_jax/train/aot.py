@@ -8,6 +8,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tracelift_jax.models.transformer import ModelConfig
@@ -141,10 +142,11 @@ def compile_experiment(
     """
     tell(f"tracing for {machine.count} x {machine.chip.name}")
     planned = plan(experiment, devices)
-    programs = []
-    for index, program in enumerate(planned.programs):
-        tell(f"compiling {index + 1} of {len(planned.programs)}: {program.name}")
-        programs.append(_compile(program, machine.chip))
+    tell(f"compiling {', '.join(program.name for program in planned.programs)}")
+    # A compiler's thread leaves the interpreter alone, and most of its time is on one core.
+    with quiet(), ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(_compile, program, machine.chip) for program in planned.programs]
+        programs = [one.result() for one in waiting]
     return Report(
         machine,
         dict(planned.mesh.shape),
@@ -161,8 +163,7 @@ def compile_experiment(
 def _compile(program: Program, chip: Chip) -> Compiled:
     began = time.perf_counter()
     try:
-        with quiet():
-            compiled = program.lowered.compile()
+        compiled = program.lowered.compile()
     except Exception as error:
         message = str(error)
         if "RESOURCE_EXHAUSTED" not in message:

@@ -15,6 +15,9 @@ from tracelift_jax.train.advice import advise
 from tracelift_jax.train.aot import Compiled, Report, compile_experiment
 from tracelift_jax.train.programs import Experiment
 
+WIDTH = 120
+"""Of tables that go to a file."""
+
 
 def to_json(report: Report, advice: Sequence[str]) -> dict[str, Any]:
     """One JSON-able object; bytes and seconds are plain numbers, of one chip."""
@@ -106,7 +109,7 @@ def verdict(report: Report, advice: Sequence[str]) -> Iterator[str]:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if not index else "right")
+        table.add_column(column, justify="left" if not index else "right", no_wrap=True)
     return table
 
 
@@ -157,5 +160,6 @@ def run_aot(experiment: Experiment, machine: Machine, devices: Sequence[Any], as
     if as_json:
         print(json.dumps(to_json(report, advice), indent=1))
     else:
-        show(report, advice, Console(highlight=False, soft_wrap=True))
+        screen = Console(highlight=False, soft_wrap=True)
+        show(report, advice, screen if screen.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH))
     return report.fits

@@ -119,7 +119,7 @@ def begin(config: Train, loaded: Loaded) -> Begun:
     _, roll, train = make_steps(loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts)
     elsewhere = loaded.elsewhere(loaded.setup) if loaded.host_judges else None
     # Sampling and updating draw from separate streams of the seed.
-    sampling_key = loaded.source.key(config.seed + 2**20)
+    sampling_key = loaded.source.everywhere(jax.random.key(config.seed + 2**20))
     return Begun(state, frozen, sampling_key, roll, train, elsewhere)
 
 

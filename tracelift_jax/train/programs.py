@@ -103,7 +103,7 @@ def _planner(config: Train, devices: Sequence[Any]) -> Plan:
     state, frozen = begun.state, begun.frozen
     lying = Weights({**frozen["planner"], **state.trainable}, frozen["executor"], loaded.reward_model)
     layout, weights = loaded.decoding.lower(lying)
-    text, batch = jax.tree.map(_unplaced, loaded.text), prompt_batch(config, loaded)
+    text, batch = loaded.text, prompt_batch(config, loaded)
     everything = (state, frozen, loaded.reward_model, text, batch)
     between, during = _bytes(everything), _bytes((everything, weights))
     programs = []
@@ -112,7 +112,7 @@ def _planner(config: Train, devices: Sequence[Any]) -> Plan:
     if begun.elsewhere is None:
         arguments = (weights, text, batch, begun.sampling_key, state.step)
         done = _laid_out(begun.roll.eval_shape(*arguments), mesh)
-        lowered = {"rollout and score": begun.roll.lower(*arguments)}
+        lowered = {"rollout": begun.roll.lower(*arguments)}
     else:
         lowered, done = begun.elsewhere.lower(text, weights, batch, begun.sampling_key)
     programs += [Program(name, each, ("weights",), during) for name, each in lowered.items()]
@@ -188,8 +188,3 @@ def _batch(row: Any, size: int, mesh: Mesh) -> Any:
 
 def _laid_out(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split_batch(mesh)), tree)
-
-
-def _unplaced(x: Any) -> jax.ShapeDtypeStruct:
-    """As an array of the host, whose layout on the mesh is the compiler's choice."""
-    return jax.ShapeDtypeStruct(np.shape(x), x.dtype)

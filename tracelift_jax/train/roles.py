@@ -13,7 +13,6 @@ from tracelift_jax.errors import UserError
 from tracelift_jax.models import build
 from tracelift_jax.models.build import Adapter, LoraConfig, Model
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.hosts import place_everywhere
 from tracelift_jax.parallel.memory import device_bytes, same_buffers
 from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh, split_batch
 from tracelift_jax.rollout.answerers import Answerer, OnDevice, OnServer
@@ -300,7 +299,7 @@ def make_roles(roles: Roles, normalize: Literal["std", "none"], source: Source, 
     shapes = [planner.shape, executor.shape, *([grader.config] if grader else [])]
     for shape in shapes:
         tokenizer.check_vocabulary(shape.vocab_size)
-    text = place_everywhere(make_text(pieces, max(shape.vocab_size for shape in shapes)), mesh)
+    text = source.everywhere(make_text(pieces, max(shape.vocab_size for shape in shapes)))
     return Loaded(
         roles,
         source,

@@ -4,7 +4,7 @@ Whatever a run compiles depends on the latter alone, so that `tracelift aot` com
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from tracelift_jax.models.transformer import ModelConfig, abstract_variables
 from tracelift_jax.parallel.hosts import place_everywhere
 from tracelift_jax.parallel.mesh import MeshConfig, parameter_shardings, replicated, split_batch
 from tracelift_jax.train.update import Layouts, TrainState, init_state, place_state
+
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -60,8 +62,8 @@ class Source(Protocol):
         """The state before the first step, and how it lies."""
         ...
 
-    def key(self, seed: int) -> jax.Array:
-        """A typed PRNG key, the same everywhere."""
+    def everywhere(self, tree: T) -> T:
+        """Small host arrays, the same on every device."""
         ...
 
     def fingerprint(self, *trees: Any) -> str:
@@ -112,9 +114,9 @@ class Real:
         """See `Source`."""
         return place_state(init_state(trainable, optimizer, seed), self.mesh)
 
-    def key(self, seed: int) -> jax.Array:
+    def everywhere(self, tree: T) -> T:
         """See `Source`."""
-        return place_everywhere(jax.random.key(seed), self.mesh)
+        return place_everywhere(tree, self.mesh)
 
     def fingerprint(self, *trees: Any) -> str:
         """See `Source`."""
@@ -189,10 +191,9 @@ class Abstract:
         state = TrainState(trainable, moments, step, key)
         return state, Layouts(jax.tree.map(lambda x: x.sharding, state), split_batch(self.mesh), same)
 
-    def key(self, seed: int) -> jax.Array:
+    def everywhere(self, tree: T) -> T:
         """See `Source`."""
-        key: Any = _like(jax.eval_shape(lambda: jax.random.key(seed)), replicated(self.mesh))
-        return key
+        return jax.tree.map(lambda x: _like(x, replicated(self.mesh)), tree)
 
     def fingerprint(self, *trees: Any) -> str:
         """See `Source`."""
