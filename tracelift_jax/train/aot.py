@@ -16,6 +16,8 @@ from tracelift_jax.parallel.roofline import Part, Work, measure
 from tracelift_jax.parallel.topology import Chip, Machine, quiet
 from tracelift_jax.train.programs import Experiment, Program, plan
 
+EFFORT = {"exec_time_optimization_effort": -1.0}
+"""The compiler looks less for faster code, in a quarter of the time; docs/scaling.md has what that changes."""
 MARGIN = 0.05
 """The share of a chip's memory that should stay free: other programs of a run, fragments, what is in flight."""
 
@@ -163,7 +165,7 @@ def compile_experiment(
 def _compile(program: Program, chip: Chip) -> Compiled:
     began = time.perf_counter()
     try:
-        compiled = program.lowered.compile()
+        compiled = program.lowered.compile(compiler_options=EFFORT)
     except Exception as error:
         message = str(error)
         if "RESOURCE_EXHAUSTED" not in message:
