@@ -1,5 +1,7 @@
 """Compiled programs as text: what is parsed, how often loops run, what operands come from, what instructions cost."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from tracelift_jax.parallel.hlo import Shape, group_size, parse
@@ -207,43 +209,57 @@ def test_a_roofline_by_hand():
     assert (sums.kind, sums.weights, sums.decoding, sums.times) == ("all-reduce", False, True, 27)
 
 
-CONVOLUTION = """HloModule c
-
-ENTRY %main (x: bf16[4,5,16], k: bf16[16,3,8]) -> bf16[4,5,3,8] {
-  %x = OUT parameter(0)
-  %k = KERNEL parameter(1)
-  ROOT %c = MADE convolution(%x, %k), ATTRIBUTES
-}
-"""
-
-
 @pytest.mark.parametrize(
-    ("shapes", "attributes", "flops"),
+    ("left", "right", "made", "attributes", "flops"),
     [
-        # [4,5,16] x [16,8]: 20 rows, 16 deep, 8 wide
-        (("bf16[4,5,16]", "bf16[16,8]", "bf16[4,5,8]"), "window={size=1}, dim_labels=0bf_io0->0bf", 2 * 20 * 16 * 8),
-        # x[b,d] k[d,h,q] -> [b,h,q], heads as a window that sees the input once: 7 heads, 16 deep, 8 wide
+        # rows [4,5] 16 deep to 8 wide, the rows an axis of their own
+        ("4,5,16", "1,16,8", "4,5,8", "window={size=1}, dim_labels=b0f_0io->b0f", 2 * 20 * 16 * 8),
+        # [4,16] by [16,8] for each of 7 heads: a window over padding that sees the one input 7 times
         (
-            ("bf16[4,16,1]", "bf16[16,8,7]", "bf16[4,8,7]"),
+            "4,16,1",
+            "16,8,7",
+            "4,8,7",
             "window={size=7 pad=6_6 rhs_reversal=1}, dim_labels=bf0_io0->bf0",
             2 * 4 * 16 * 8 * 7,
         ),
-        # a batch of 4 products [5,16] x [16,8], the batch as a dilated window
+        # 4 products of [5,16] by [16,8], the 4 an axis with holes between which a window of 4 steps by 3
         (
-            ("bf16[4,5,16]", "bf16[4,16,8]", "bf16[4,5,8]"),
+            "4,5,16",
+            "4,16,8",
+            "4,5,8",
             "window={size=4 stride=3 lhs_dilate=4}, dim_labels=0bf_0io->0bf",
             2 * 4 * 5 * 16 * 8,
         ),
     ],
 )
-def test_products_written_as_convolutions(shapes, attributes, flops):
+def test_products_written_as_convolutions(left, right, made, attributes, flops):
     """Padding and the holes of a dilation are no work."""
-    left, right, made = shapes
-    rank = {0: "0bf_io0->0bf"}[0].count("0")
-    assert rank == 3
-    labels = attributes.replace("io0", "io") if len(right.split(",")) == 2 else attributes
-    text = CONVOLUTION.replace("OUT", left).replace("KERNEL", right).replace("MADE", made).replace("ATTRIBUTES", labels)
-    if len(right.split(",")) == 2:
-        text = text.replace(right, right.replace("]", ",1]")).replace(labels, attributes)
-    [visit] = [v for v in Walk(parse(text), bool, lambda v: 0.0).visits if v.instruction.opcode == "convolution"]
-    assert Cost(parse(text)).flops(visit) == flops
+    module = parse(
+        f"""ENTRY %main (x: bf16[{left}], k: bf16[{right}]) -> bf16[{made}] {{
+  %x = bf16[{left}] parameter(0)
+  %k = bf16[{right}] parameter(1)
+  ROOT %c = bf16[{made}] convolution(%x, %k), {attributes}
+}}
+"""
+    )
+    [visit] = [v for v in Walk(module, bool, lambda v: 0.0).visits if v.instruction.opcode == "convolution"]
+    assert Cost(module).flops(visit) == flops
+
+
+def test_a_compiled_program():
+    """A layer scan in a decode loop, compiled for this CPU: operations as often as they run."""
+
+    def decode(weights, x):
+        def body(carry):
+            slot, x = carry
+            x, _ = jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)
+            return slot + 1, x
+
+        return jax.lax.while_loop(lambda c: (c[0] < 20) & (c[1].sum() < 1e9), body, (jnp.int32(1), x))[1]
+
+    arguments = jax.ShapeDtypeStruct((5, 16, 16), jnp.float32), jax.ShapeDtypeStruct((4, 16), jnp.float32)
+    text = jax.jit(decode).lower(*arguments).compile().as_text()
+    work = measure(text, "decode", lambda name: name.startswith("weights"), CHIP)
+    assert work.loops == [19]
+    assert sum(part.flops for part in work.parts) == 19 * 5 * 2 * 4 * 16 * 16
+    assert work.arguments == 4 * (5 * 16 * 16 + 4 * 16)
