@@ -190,7 +190,7 @@ def test_costs_by_hand():
 
 def test_a_roofline_by_hand():
     """27 layers: the picked layer takes 68 B at 1 MB/s, the product 128 B (its 512 operations at 1 GFLOP/s take less),
-    two collectives of 96 B each at 1 kB/s and 9 hops; 9 conditions read 2 + 1 B of pieces, 64 B of activations, write 1.
+    two collectives of 96 B each at 1 kB/s and 9 hops; what is left is counters, and 9 looks at 64 B of activations.
     """
     work = measure(TEXT, "roll", lambda name: name.startswith("weights"), CHIP)
     [part] = [part for part in work.parts if part.stage == "write"]

@@ -63,5 +63,5 @@ def test_a_bad_machine_is_told_before_anything_is_read():
 @pytest.mark.skipif(not HERE, reason="no libtpu")
 def test_a_shape_that_no_machine_has():
     topology.prepare()
-    with pytest.raises(UserError, match="^--topology=v5e:3x5: "):
+    with pytest.raises(UserError, match=r"^--topology=v5e:3x5: "):
         topology.devices(find("v5e:3x5"))

@@ -1,4 +1,4 @@
-"""Runs from shapes alone: the same structure, shapes, dtypes and layouts as with weights, and nothing compiles twice."""
+"""Runs from shapes alone: the same structure, shapes, dtypes and layouts as with weights, and the same functions."""
 
 import dataclasses
 
@@ -6,10 +6,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from tiny import make_roles, make_train, write_models
+from tiny import first_batch, make_roles, make_train, write_models
 
 from tracelift_jax.config import Adapter, LoraConfig, MeshConfig, Model, RewardConfig, Shape
 from tracelift_jax.models import hf, peft
+from tracelift_jax.models.transformer import abstract_variables
 from tracelift_jax.parallel.memory import device_bytes, same_buffers, shard_bytes
 from tracelift_jax.parallel.mesh import make_mesh
 from tracelift_jax.rollout.judging import judge_answers
@@ -27,8 +28,6 @@ def folder(tmp_path_factory):
     """The tiny models, and `grader`, an adapter with heads on the base."""
     folder = write_models(tmp_path_factory.mktemp("models"))
     config = dataclasses.replace(hf.read_config(folder / "base"), lora=LORA)
-    from tracelift_jax.models.transformer import abstract_variables
-
     lora = nn.meta.unbox(abstract_variables(config))["lora"]
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), lora)
     heads = {"dimensions": (5, 16, 5), "dimension_bias": (5, 5), "total": (16,), "total_bias": ()}
@@ -99,8 +98,6 @@ def test_shared_arrays_are_the_same_objects(folder):
 
 
 def test_a_batch_has_the_shapes_of_a_real_one(folder):
-    from tiny import first_batch
-
     loaded = load_roles(make_roles(folder))
     real, _ = first_batch(loaded, 4)
     made = prompt_batch(make_train(folder), loaded)

@@ -144,7 +144,8 @@ class Walk:
         known: dict[str, Values] = {}
         for each in computation.instructions:
             operands = tuple(known[name] for name in each.operands if name in known)
-            here = Visit(each, computation, operands, loops, each.op_name or place, fused)
+            traced = each.op_name  # a path; compilers give what they make themselves names of another kind
+            here = Visit(each, computation, operands, loops, traced if "/" in traced else place, fused)
             if visits is not None and (not fused or here.collective):
                 visits.append(here)
             known[each.name] = self._value(here, arguments, visits, compared)

@@ -24,11 +24,12 @@ def to_json(report: Report, advice: Sequence[str]) -> dict[str, Any]:
     machine = report.machine
     return {
         "machine": {
+            **dataclasses.asdict(machine.chip),
             "name": machine.name,
+            "chip": machine.chip.name,
             "topology": machine.topology,
             "chips": machine.count,
             "calculated": machine.calculated,
-            **dataclasses.asdict(machine.chip),
         },
         "mesh": dict(report.mesh),
         "batch": report.batch,
