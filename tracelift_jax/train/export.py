@@ -66,11 +66,15 @@ def run_export(
     console.print(f"wrote {target}: the {what} after step {step} of {run_dir} (fingerprint {written})")
 
 
+def _plain(model: Model) -> Model:
+    """Whatever the run trained on, an adapter is merged into the weights that its base was made from, on any device."""
+    return dataclasses.replace(model, weights="float", attention="xla", remat="full")
+
+
 def _planner(config: Train, folder: Path) -> tuple[int, Trained]:
     """A planner needs neither executor nor reward model to be exported, and no mesh but what is there."""
     roles = config.roles
-    # Whatever the run trained on, an adapter is merged into the weights that its base was made from.
-    model = dataclasses.replace(roles.planner_model or roles.base, weights="float")
+    model = _plain(roles.planner_model or roles.base)
     tokenizer = Tokenizer.load(build.find(roles.tokenizer or roles.base.path), *build.folders(model))
     layout = MeshConfig()
     source = Real(make_mesh(layout), layout)
@@ -87,7 +91,7 @@ def _planner(config: Train, folder: Path) -> tuple[int, Trained]:
 
 
 def _supervised(config: Sft | TrainRm, folder: Path) -> tuple[int, Trained]:
-    model = dataclasses.replace(config.model, weights="float")
+    model = _plain(config.model)
     config = dataclasses.replace(config, mesh=MeshConfig(), model=model)
     begin = start(config, graded=isinstance(config, TrainRm))
     step, restored = restore_trained(folder, begin.state, best=config.result == "best")
