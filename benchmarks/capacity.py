@@ -181,14 +181,21 @@ def main() -> None:
     args = parser.parse_args()
     found = read(args.results)
     missing = [row for row in rows() if row.key not in found]
+    failed = 0
     for index, row in enumerate(missing[: args.most]):
         print(f"{index + 1} of {len(missing)}: {row.model} on {row.machine}", file=sys.stderr, flush=True)
-        report = measure(row)
+        try:
+            report = measure(row)
+        except RuntimeError as error:  # a row that failed is tried again by the next call
+            print(error, file=sys.stderr, flush=True)
+            failed += 1
+            continue
         with args.results.open("a") as file:
             file.write(json.dumps({"key": row.key, "report": report}) + "\n")
         found[row.key] = report
     if args.write:
         PAGE.write_text(put(PAGE.read_text(), tables(found)))
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

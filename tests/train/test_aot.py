@@ -175,7 +175,7 @@ def test_a_model_without_path_and_shape_is_refused(folder):
 
 def program(name: str, alive: float, temporaries: float, **work: Any) -> Compiled:
     part = Part(name, name == "rollout", 1e12, 1e9, 0.0, {"compute": 1.0, "memory": 2.0, "wires": 0.0})
-    done = Work(parts=[part], collectives=work.get("collectives", []), arguments=0.0, loops=[])
+    done = Work(parts=[part], collectives=work.get("collectives", []), arguments=0.0, loops=[], kernels=0)
     return Compiled(name, 1.0, Memory(int(alive), 0, int(temporaries), 0, 0), done)
 
 

@@ -18,6 +18,8 @@ from tracelift_jax.parallel.topology import HOP, Chip
 
 STAGES = ("write", "execute", "grade", "judge")
 """Named scopes of a rollout."""
+KERNEL = 'custom_call_target="tpu_custom_call"'
+"""How the text has a kernel written for the chip."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +75,14 @@ class Work:
     Attributes:
         arguments: bytes of its arguments without the padding of layouts.
         loops: most trips of its decode loops, in order.
+        kernels: places where it calls kernels whose operations nobody counts.
     """
 
     parts: Sequence[Part]
     collectives: Sequence[Collectives]
     arguments: float
     loops: Sequence[int]
+    kernels: int
 
     @property
     def seconds(self) -> float:
@@ -124,9 +128,8 @@ def measure(text: str, name: str, is_weight: Callable[[str], bool], chip: Chip) 
             for key, found in sorted(kinds.items())
         ],
         arguments=sum(shape.bytes for each in module.entry.parameters for shape in arrays(each.kind)),
-        loops=[
-            trips for _, trips in sorted({(v.loops[0].certain, v.loops[0].trips) for v in walk.visits if v.decoding})
-        ],
+        loops=sorted({next(n.trips for n in visit.loops if not n.certain) for visit in walk.visits if visit.decoding}),
+        kernels=sum(KERNEL in visit.instruction.rest for visit in walk.visits),
     )
 
 

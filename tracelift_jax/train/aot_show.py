@@ -56,6 +56,7 @@ def _program(each: Compiled) -> dict[str, Any]:
         "bytes": each.bytes,
         "memory": each.memory and dataclasses.asdict(each.memory),
         "loops_at_most": each.work and list(each.work.loops),
+        "kernels_not_counted": each.work and each.work.kernels,
         "parts": each.work and [dataclasses.asdict(part) | {"name": part.name} for part in each.work.parts],
         "collectives": each.work and [dataclasses.asdict(one) for one in each.work.collectives],
     }
@@ -91,6 +92,9 @@ def verdict(report: Report, advice: Sequence[str]) -> Iterator[str]:
             f"a step takes at least {report.step_seconds:.2f} s by the chip's published figures, of which "
             f"{largest.name} {largest.total:.2f} s, most of it {what}"
         )
+        kernels = sum(each.work.kernels for each in report.programs if each.work)
+        if kernels:
+            yield f"operations of {kernels} attention kernels are not counted"
         moved = report.weights_moved
         yield (
             f"{moved} collectives move weights inside a decode loop: take rollout rules whose embed is ''"

@@ -140,6 +140,7 @@ class Abstract:
     def base(self, model: Model, shape: ModelConfig) -> Any:
         """See `Source`."""
         del model
+        build.check_attention(shape, self.mesh)
         return self._laid_out(abstract_variables(shape)["params"])
 
     def lora(self, lora: LoraConfig | Adapter, shape: ModelConfig, seed: int) -> Any:
