@@ -251,7 +251,7 @@ def test_the_command_on_the_device_at_hand(folder, capsys, memory, fits):
     captured = capsys.readouterr()
     data = json.loads(captured.out)
     assert data["fits"] == fits and bool(data["advice"]) != fits
-    assert captured.err.splitlines() == ["tracing for 8 x a CPU", "compiling rollout, update"]
+    assert captured.err.splitlines() == ["tracing for 8 x a CPU", "compiling rollout", "compiling update"]
 
 
 # ------------------------------------------------------------------------------------------------------ with libtpu
@@ -284,7 +284,7 @@ def test_seven_billion_parameters(machine, mesh):
     code, data = aot(f"--topology={machine}", *(f"--gin_file=experiments/{file}.gin" for file in files))
     assert code == 0 and data["fits"]
     assert data["weights_moved_in_decode_loops"] == 0
-    assert data["compile_seconds"] < 300 * 2  # two at a time
+    assert data["compile_seconds"] < 300
     per_chip = 4 if mesh == "tensor4" else 1
     assert data["resident"]["base (executor, planner)"] == pytest.approx(15.23e9 / per_chip, rel=0.01)
 
