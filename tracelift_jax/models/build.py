@@ -36,7 +36,7 @@ class Shape:
 
     Attributes:
         family: the architecture. attention_bias: biases on all four attention projections, for families that leave it
-            open (qwen2 always has them, on three).
+            open (qwen2 always has them, on three). tie_embeddings: whether the output projection is the embedding.
         width: D. ff_width: F. layers: L. heads: H. kv_heads: N. head_width: Q. vocab_size: V; 0 takes the tokenizer's.
     """
 
@@ -50,6 +50,7 @@ class Shape:
     rope_theta: float = 10_000.0
     family: Literal["qwen2", "qwen3", "llama"] = "qwen2"
     attention_bias: bool = False
+    tie_embeddings: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -168,6 +169,7 @@ def model_config(model: Model, tokenizer_size: int) -> ModelConfig:
             qkv_bias=s.family == "qwen2" or s.attention_bias,
             out_bias=s.attention_bias,
             qk_norm=s.family == "qwen3",
+            tie_embeddings=s.tie_embeddings,
         )
     return dataclasses.replace(
         config,
@@ -270,13 +272,14 @@ def _init_heads(config: ModelConfig, key: jax.Array) -> Any:
     return RubricHeads(config.width).init(key, jnp.zeros((1, config.width)))["params"]
 
 
-def _abstract_heads(config: ModelConfig) -> Any:
+def abstract_heads(config: ModelConfig) -> Any:
+    """Shapes of rubric heads, each boxed with its logical axis names."""
     return jax.eval_shape(lambda key: _init_heads(config, key), jax.random.key(0))
 
 
 def init_heads(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
     """Fresh rubric heads."""
-    shardings = parameter_shardings(_abstract_heads(config), mesh, layout.rules)
+    shardings = parameter_shardings(abstract_heads(config), mesh, layout.rules)
     return jax.jit(lambda key: nn.meta.unbox(_init_heads(config, key)), out_shardings=shardings)(jax.random.key(seed))
 
 
@@ -308,4 +311,4 @@ def load_reward_model(model: Model, config: ModelConfig, mesh: Mesh, layout: Mes
 
 def place_heads(config: ModelConfig, heads: Any, mesh: Mesh, layout: MeshConfig) -> Any:
     """Heads read from a file, on the mesh."""
-    return place(heads, parameter_shardings(_abstract_heads(config), mesh, layout.rules))
+    return place(heads, parameter_shardings(abstract_heads(config), mesh, layout.rules))

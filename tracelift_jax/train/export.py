@@ -14,11 +14,11 @@ from tracelift_jax.train.checkpoint import find_run, restore_trained
 from tracelift_jax.train.planner_loop import Train
 from tracelift_jax.train.result import Trained, write_adapter, write_model
 from tracelift_jax.train.reward_model import TrainRm
-from tracelift_jax.train.roles import master_weights
 from tracelift_jax.train.run import console
 from tracelift_jax.train.sft import Sft
+from tracelift_jax.train.source import Real
 from tracelift_jax.train.start import start
-from tracelift_jax.train.update import init_state, make_optimizer, place_state
+from tracelift_jax.train.update import make_optimizer
 
 Experiment = Train | TrainRm | Sft
 KINDS: dict[str, type[Experiment]] = {"Train": Train, "TrainRm": TrainRm, "Sft": Sft}
@@ -77,15 +77,15 @@ def _planner(config: Train, folder: Path) -> tuple[int, Trained]:
     model = _plain(roles.planner_model or roles.base)
     tokenizer = Tokenizer.load(build.find(roles.tokenizer or roles.base.path), *build.folders(model))
     layout = MeshConfig()
-    mesh = make_mesh(layout)
+    source = Real(make_mesh(layout), layout)
     shape = build.model_config(model, len(tokenizer))
-    base = build.load_base(model, shape, mesh, layout)
+    base = source.base(model, shape)
     shape = dataclasses.replace(shape, lora=build.lora_shape(roles.lora))
-    trainable = {"params": master_weights(base)}
+    trainable = {"params": source.master(base)}
     if roles.lora:
-        trainable = {"lora": build.init_lora(shape, config.seed, mesh, layout)}
+        trainable = {"lora": build.init_lora(shape, config.seed, source.mesh, layout)}
     optimizer = make_optimizer(config.optimizer, config.schedule.steps * config.passes)
-    like, _ = place_state(init_state(trainable, optimizer, config.seed), mesh)
+    like, _ = source.state(trainable, optimizer, config.seed)
     step, restored = restore_trained(folder, like)
     return step, Trained(shape, base, restored, _origin(model), tokenizer)
 
