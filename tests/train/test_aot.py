@@ -41,7 +41,7 @@ from tracelift_jax.parallel.mesh import Rules
 from tracelift_jax.parallel.roofline import Collectives, Part, Work
 from tracelift_jax.parallel.topology import CHIPS, UNREAD, Chip, Machine
 from tracelift_jax.train.advice import advise
-from tracelift_jax.train.aot import Compiled, Memory, Report, compile_experiment
+from tracelift_jax.train.aot import Compiled, Memory, Report, compile_experiment, wanted
 from tracelift_jax.train.aot_show import run_aot, show, to_json
 from tracelift_jax.train.programs import plan
 from tracelift_jax.train.start import start
@@ -198,6 +198,19 @@ def test_fitting_leaves_a_margin():
     refused = dataclasses.replace(program("update", 7e9, 0), memory=None, work=None, refused="no", wanted=int(5e9))
     assert not report(train, refused).fits and report(train, refused).step_seconds is None
     assert report(train, refused).most == 5e9
+
+
+@pytest.mark.parametrize(
+    ("message", "size"),
+    [
+        ("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded by 4.75G.", 20.5 * 2**30),
+        ("the total memory required for HLO temporaries (400.00G) exceeds available HBM (15.75G).", 400 * 2**30),
+        ("Used 512.0M of 1.00M vmem", 2**29),
+        ("no", 0),
+    ],
+)
+def test_what_a_refused_program_wants(message, size):
+    assert wanted(message) == size
 
 
 def test_advice_by_hand():
