@@ -28,13 +28,16 @@ class Change:
 
 
 def advise(experiment: Experiment, report: Report) -> list[str]:
-    """Changes that should make `experiment` fit, one a line, those that change least first; none where it fits."""
+    """Changes of which each alone should make `experiment` fit, the least of each kind; none where it fits."""
     if report.fits:
         return []
     changes = sorted(_changes(experiment, report), key=lambda change: -change.bytes)
-    enough = [f"{one.what}: about {readable(int(one.bytes))}" for one in changes if one.bytes <= report.limit]
+    enough: dict[str, str] = {}
+    for one in changes:
+        if one.bytes <= report.limit:  # the least of each kind will do
+            enough.setdefault(one.what.partition(" = ")[0], f"{one.what}: about {readable(int(one.bytes))}")
     if enough:
-        return enough
+        return list(enough.values())
     least = [f"{one.what}: about {readable(int(one.bytes))}, not enough alone" for one in changes[::-1][:2]]
     return [*least, "more chips, or chips with more memory"]
 

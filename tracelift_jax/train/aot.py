@@ -169,19 +169,17 @@ def _compile(program: Program, chip: Chip) -> Compiled:
         message = str(error)
         if "RESOURCE_EXHAUSTED" not in message:
             raise
-        used = re.search(r"(?:Used|temporaries \()\s*([\d.]+)([KMGT]?)", message)
-        wanted = int(float(used[1]) * 1024 ** " KMGT".index(used[2] or " ")) if used else 0
-        return Compiled(
-            program.name,
-            time.perf_counter() - began,
-            None,
-            None,
-            message.splitlines()[0][:300],
-            max(wanted, program.alive),
-        )
+        seconds, said = time.perf_counter() - began, message.splitlines()[0][:300]
+        return Compiled(program.name, seconds, None, None, said, max(wanted(message), program.alive))
     seconds = time.perf_counter() - began
     work = measure(compiled.as_text(), program.name, lambda name: name.startswith(program.weights), chip)
     return Compiled(program.name, seconds, _memory(compiled.memory_analysis(), program, work), work)
+
+
+def wanted(message: str) -> int:
+    """Bytes that a refused program takes, in the compiler's words; 0 where it does not say."""
+    found = re.search(r"(?:Used|temporaries \()\s*([\d.]+)([KMGT]?)", message)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " ")) if found else 0
 
 
 def _memory(said: Any, program: Program, work: Work) -> Memory:
