@@ -153,6 +153,10 @@ def tables(found: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     growth += [
         "| " + " | ".join([what, *cells(row, found[row.key])]) + " |" for what, row in GROWTH if row.key in found
     ]
+    wanted = {"capacity": list(_table()), "growth": [row for _, row in GROWTH]}
+    for name, rows in (("capacity", lines), ("growth", growth)):
+        open_rows = sum(row.key not in found for row in wanted[name])
+        rows += ["", f"{open_rows} of {len(wanted[name])} rows have not been compiled yet."] if open_rows else []
     return {"capacity": "\n".join(lines), "growth": "\n".join(growth)}
 
 

@@ -86,6 +86,9 @@ def test_tables_take_their_places(tmp_path):
     results = tmp_path / "results.jsonl"
     results.write_text(json.dumps({"key": row.key, "report": REPORT}) + "\n")
     found = capacity.tables(capacity.read(results))
-    assert len(found["capacity"].splitlines()) == 3 and len(found["growth"].splitlines()) == 2
+    assert len(found["capacity"].splitlines()) == 3 + 2 and len(found["growth"].splitlines()) == 2 + 2
+    assert found["capacity"].endswith("\n29 of 30 rows have not been compiled yet.")
+    everything = capacity.tables({row.key: REPORT for row in capacity.rows()})
+    assert len(everything["capacity"].splitlines()) == 2 + 30 and len(everything["growth"].splitlines()) == 2 + 6
     assert capacity.read(tmp_path / "none") == {}
     assert capacity.put(capacity.PAGE.read_text(), found).count(found["capacity"]) == 1

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from tracelift_jax.parallel.hlo import Shape, group_size, parse
-from tracelift_jax.parallel.hlo_cost import Cost, wire
+from tracelift_jax.parallel.hlo_cost import Cost, Wire, wire
 from tracelift_jax.parallel.hlo_walk import Walk
 from tracelift_jax.parallel.roofline import measure
 from tracelift_jax.parallel.topology import HOP, Chip
@@ -86,7 +86,7 @@ metadata={op_name="jit(roll)/write/while"}
   ROOT %result = bf16[4,8]{1,0} get-tuple-element(%decode), index=1
 }
 """
-CHIP = Chip("a chip", memory=1e9, flops=1e9, bandwidth=1e6, link=1e3)
+CHIP = Chip("a chip", memory=1e9, flops=1e9, bandwidth=1e6, link=1e3, axes=1)
 
 
 def walk(text: str, weights: str = "weights") -> dict[str, object]:
@@ -184,8 +184,23 @@ def test_costs_by_hand():
     assert cost.traffic(visits["product"]) == 128  # the gathered weights; activations are in space 1
     assert cost.traffic(visits["gathered"]) == 0 == cost.traffic(visits["decode"])
     gathered, summed = wire(visits["gathered"]), wire(visits["summed"])
-    assert (gathered.bytes, gathered.sent, gathered.hops) == (128, 96, 3)
-    assert (summed.bytes, summed.sent, summed.hops) == (64, 96, 6)
+    assert (gathered.bytes, gathered.sent, gathered.hops(1)) == (128, 96, 3)
+    assert (summed.bytes, summed.sent, summed.hops(1)) == (64, 96, 6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "axes", "hops"),
+    [
+        ("all-reduce", 256, 2, 2 * 30),  # 16 x 16: 15 along each axis, there and back
+        ("all-gather", 64, 3, 9),  # 4 x 4 x 4
+        ("all-gather", 4, 2, 2),
+        ("all-gather", 8, 2, 4),  # 2 (2.83 - 1), rounded up
+        ("all-reduce", 8, 0, 2),  # a switch
+        ("collective-permute", 64, 2, 1),
+    ],
+)
+def test_neighbours_that_a_message_passes(kind, group, axes, hops):
+    assert Wire(kind, 1.0, group).hops(axes) == hops
 
 
 def test_a_roofline_by_hand():

@@ -48,7 +48,7 @@ from tracelift_jax.train.programs import plan
 from tracelift_jax.train.start import start
 
 LORA = LoraConfig(rank=2, alpha=4.0)
-CPU = Machine("eight", "v5e:2x4", Chip("a CPU", memory=1e9, flops=1e12, bandwidth=1e11, link=1e9))
+CPU = Machine("eight", "v5e:2x4", Chip("a CPU", memory=1e9, flops=1e12, bandwidth=1e11, link=1e9, axes=2))
 HERE = importlib.util.find_spec("libtpu") is not None
 SHAPE = Shape(width=16, ff_width=24, layers=2, heads=2, kv_heads=2, head_width=8, vocab_size=352)
 

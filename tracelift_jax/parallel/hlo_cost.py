@@ -138,15 +138,16 @@ class Wire:
                 return self.bytes
         return share * self.bytes
 
-    @property
-    def hops(self) -> int:
-        """How often a device waits for its neighbour."""
-        match self.kind:
-            case "all-reduce":
-                return 2 * (self.group - 1)
-            case "collective-permute" | "collective-broadcast":
-                return 1
-        return self.group - 1
+    def hops(self, axes: int) -> int:
+        """How many neighbours a message passes at most, through a cube of `axes`; 0 axes are a switch.
+
+        A sum goes there and back; a permutation is between neighbours.
+        """
+        if self.kind in ("collective-permute", "collective-broadcast") or not axes:
+            across = 1
+        else:
+            across = math.ceil(axes * (self.group ** (1 / axes) - 1))
+        return 2 * across if self.kind == "all-reduce" else across
 
 
 def wire(visit: Visit) -> Wire | None:

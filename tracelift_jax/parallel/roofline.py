@@ -2,7 +2,7 @@
 
 Every instruction takes the longer of its products at peak speed and its bytes at full bandwidth, and nothing runs
 beside it; a collective takes the bytes it sends to its neighbour at a link's speed in one direction, as if its group
-stood in line, and `topology.HOP` for each neighbour it waits for. Loops run as often as they can at most. Sorting,
+stood in line, and `topology.HOP` for each neighbour that a message passes. Loops run as often as they can at most. Sorting,
 softmax and all else that is no product count by their bytes alone, kernels that XLA calls but does not look into
 likewise.
 """
@@ -118,7 +118,7 @@ def measure(text: str, name: str, is_weight: Callable[[str], bool], chip: Chip) 
         total.update({"flops": times * flops, "bytes": times * moved, "sent": times * sent})
         total.update({longest: times * seconds[longest]})
         if joined:
-            total.update({"wires": times * (sent / chip.link + joined.hops * HOP)})
+            total.update({"wires": times * (sent / chip.link + joined.hops(chip.axes) * HOP)})
             moves = any(origin(operand) is Origin.WEIGHTS for operand in visit.operands)
             kinds.setdefault((joined.kind, visit.decoding, moves), []).append((times, joined))
     return Work(

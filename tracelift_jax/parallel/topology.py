@@ -14,7 +14,7 @@ from tracelift_jax.errors import UserError
 
 GIB = 2**30
 HOP = 1e-6
-"""Seconds that a collective is taken to wait for each neighbour: an assumption, no published figure."""
+"""Seconds that a message is taken to need from neighbour to neighbour: an assumption, no published figure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Chip:
 
     Attributes:
         memory: bytes a program may use. flops: bfloat16 operations a second. bandwidth: bytes a second to and from
-            memory. link: bytes a second to a neighbour, in one direction.
+            memory. link: bytes a second to a neighbour, in one direction. axes: of the torus that links form; 0: a
+            switch that joins all.
     """
 
     name: str
@@ -31,17 +32,18 @@ class Chip:
     flops: float
     bandwidth: float
     link: float
+    axes: int
 
 
 CHIPS: Mapping[str, Chip] = {
     # Peak, bandwidth and interconnect as docs.cloud.google.com/tpu/docs/v5e, v5p and v6e give them: the bidirectional
     # total of a chip is 400, 1200 and 800 GB/s over 4, 6 and 4 links. Memory is what XLA's compiler lets programs use
     # of the 16, 95 and 32 GB. 2026-11-23.
-    "v5e": Chip("TPU v5e", 15.75 * GIB, 197e12, 819e9, 50e9),
-    "v5p": Chip("TPU v5p", 95.74 * GIB, 459e12, 2765e9, 100e9),
-    "v6e": Chip("TPU v6e", 31.25 * GIB, 918e12, 1640e9, 100e9),
+    "v5e": Chip("TPU v5e", 15.75 * GIB, 197e12, 819e9, 50e9, 2),
+    "v5p": Chip("TPU v5p", 95.74 * GIB, 459e12, 2765e9, 100e9, 3),
+    "v6e": Chip("TPU v6e", 31.25 * GIB, 918e12, 1640e9, 100e9, 2),
     # NVIDIA's data sheet of the H100 SXM: dense bfloat16; NVLink is 900 GB/s in both directions together.
-    "h100": Chip("H100 SXM", 80e9, 989e12, 3350e9, 450e9),
+    "h100": Chip("H100 SXM", 80e9, 989e12, 3350e9, 450e9, 0),
 }
 
 _FLAT = {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
