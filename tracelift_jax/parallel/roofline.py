@@ -2,9 +2,9 @@
 
 Every instruction takes the longer of its products at peak speed and its bytes at full bandwidth, and nothing runs
 beside it; a collective takes the bytes it sends to its neighbour at a link's speed in one direction, as if its group
-stood in line, and `topology.HOP` for each neighbour that a message passes. Loops run as often as they can at most. Sorting,
-softmax and all else that is no product count by their bytes alone, kernels that XLA calls but does not look into
-likewise.
+stood in line, and `topology.HOP` for each neighbour that a message passes. Loops run as often as they can at most.
+Sorting, softmax and all else that is no product count by their bytes alone, kernels that XLA calls but does not look
+into likewise.
 """
 
 import dataclasses
