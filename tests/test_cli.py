@@ -191,6 +191,7 @@ COMMANDS = {
     "prepare": ("--gin_file", "--out"),
     "baseline": ("--gin_file", "--samples"),
     "verify": ("predictions.jsonl", "--reference"),
+    "report": ("runs/", "--most_traces"),
     "build-groups": ("train.jsonl.gz --out", "--negatives"),
 }
 
@@ -202,7 +203,7 @@ def test_help_shows_an_example(name, capsys):
     example = shown.partition("example:\n")[2].strip()
     begins, told = COMMANDS[name]
     assert example.startswith(f"tracelift {name} {begins}")
-    assert ("--gin_file=F" in shown) == (name != "verify")
+    assert ("--gin_file=F" in shown) == (name not in ("verify", "report"))
     assert told in shown
 
 

@@ -17,7 +17,7 @@ GIN_FILE = """\
 BINDINGS = """\
   --gin.NAME=VALUE    a macro or binding on top of the files, repeatable: --gin.STEPS=20, --gin.Train.batch_size=8
 """
-USAGE = f"Every command but verify takes\n{GIN_FILE}{BINDINGS}"
+USAGE = f"Every command but verify and report takes\n{GIN_FILE}{BINDINGS}"
 
 
 def _parser() -> ArgumentParser:

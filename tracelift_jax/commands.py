@@ -339,6 +339,27 @@ def _build_groups(given: Given) -> None:
     run_build_groups(args.seeds, args.out, recipe, args.summary, args.cache)
 
 
+# ----------------------------------------------------------------------------------------------------------- report
+
+
+def _report_arguments(sub: ArgumentParser) -> None:
+    sub.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", help="a run directory of train, train-rm or sft")
+    sub.add_argument("--out", metavar="FILE", help="the page to write; the first run's report.html if not given")
+    sub.add_argument(
+        "--most_traces",
+        type=int,
+        default=30_000,
+        metavar="N",
+        help="traces in the page, of all runs together; 30000 if not given. Of more, evenly chosen steps",
+    )
+
+
+def _report(given: Given) -> None:
+    from tracelift_jax.report.command import run_report
+
+    run_report(given.args.run_dirs, given.args.out, given.args.most_traces)
+
+
 # ---------------------------------------------------------------------------------------------------------- the table
 
 COMMANDS = {
@@ -425,6 +446,13 @@ COMMANDS = {
         "  tracelift verify 'runs/tracelift/traces/*.jsonl' --json",
         _verify_arguments,
         _verify,
+        gin="none",
+    ),
+    "report": Command(
+        "write a page to look at runs: curves, what rewards are made of, settings, every trace; without network",
+        "tracelift report runs/exec_only runs/tracelift --out=report.html",
+        _report_arguments,
+        _report,
         gin="none",
     ),
     "build-groups": Command(
