@@ -33,9 +33,11 @@ free_port() {
 # What process $1 runs, in `command`.
 address=127.0.0.1:$(free_port)
 flag=--xla_force_host_platform_device_count=${flags[devices]}
+# Virtual devices wait for each other in threads; with as many as there are cores they can wait for ever.
+threads=(NPROC=64 PJRT_NPROC=64)
 command_of() {
   command=(env JAX_PLATFORMS=cpu JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }$flag"
-    "JAX_COORDINATOR_ADDRESS=$address" "JAX_NUM_PROCESSES=$processes" "JAX_PROCESS_ID=$1" tracelift "${arguments[@]}")
+    "${threads[@]}" "JAX_COORDINATOR_ADDRESS=$address" "JAX_NUM_PROCESSES=$processes" "JAX_PROCESS_ID=$1" tracelift "${arguments[@]}")
 }
 
 if "${flags[dry_run]}"; then

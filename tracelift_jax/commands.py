@@ -5,7 +5,7 @@ What is heavy is imported by the command that needs it, so that `--help` and bad
 
 import dataclasses
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from tracelift_jax.errors import UserError
@@ -25,15 +25,27 @@ class Given:
     bindings: Sequence[str]
     args: Namespace
 
-    def load(self, kind: type[T], files: Sequence[str] | None = None, more: Sequence[str] = ()) -> "Loaded[T]":
+    def load(
+        self,
+        kind: type[T],
+        files: Sequence[str] | None = None,
+        more: Sequence[str] = (),
+        fill: Mapping[str, str] | None = None,
+    ) -> "Loaded[T]":
         """An experiment of the files (None: those that were given) under the bindings and `more` of them."""
         from tracelift_jax import gin_config
 
-        return gin_config.load(kind, self.files if files is None else files, [*self.bindings, *more])
+        return gin_config.load(kind, self.files if files is None else files, [*self.bindings, *more], fill)
 
-    def value(self, kind: type[T], files: Sequence[str] | None = None, more: Sequence[str] = ()) -> T:
+    def value(
+        self,
+        kind: type[T],
+        files: Sequence[str] | None = None,
+        more: Sequence[str] = (),
+        fill: Mapping[str, str] | None = None,
+    ) -> T:
         """`load` without the operative configuration."""
-        return self.load(kind, files, more).value
+        return self.load(kind, files, more, fill).value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +106,31 @@ def _train(given: Given) -> None:
     from tracelift_jax.train.planner_loop import Train, run_train
 
     _run(given, Train, run_train)
+
+
+# -------------------------------------------------------------------------------------------------------------- aot
+
+
+def _aot_arguments(sub: ArgumentParser) -> None:
+    sub.add_argument("--topology", required=True, metavar="T", help='"v5e:4x4" as jax has it, "v5p-16", or "h100-8"')
+    kinds = ("train", "train-rm", "sft")
+    sub.add_argument("--experiment", choices=kinds, default="train", help="what the files are for; train if not given")
+    sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+
+def _aot(given: Given) -> None:
+    """Settings that jax reads when it starts come first; exits with 1 where the experiment does not fit."""
+    from tracelift_jax.parallel import topology
+
+    machine = topology.find(given.args.topology)
+    topology.prepare()
+    from tracelift_jax import config
+    from tracelift_jax.train.aot_show import run_aot
+
+    roots = {"train": config.Train, "train-rm": config.TrainRm, "sft": config.Sft}
+    experiment = given.value(roots[given.args.experiment], fill=topology.UNREAD)
+    if not run_aot(experiment, machine, topology.devices(machine), given.args.json):
+        raise SystemExit(1)
 
 
 # ------------------------------------------------------------------------------------------------------------- eval
@@ -346,6 +383,13 @@ COMMANDS = {
         _run_arguments,
         _train,
         processes="several",
+    ),
+    "aot": Command(
+        "compile train for a machine that need not be there: does it fit, what takes how long; no weights are read",
+        "tracelift aot --gin_file=experiments/shapes/qwen2.5_7b.gin --gin_file=experiments/gsm8k/tracelift.gin "
+        "--gin_file=experiments/meshes/tensor4.gin --topology=v5e:4x4",
+        _aot_arguments,
+        _aot,
     ),
     "eval": Command(
         "evaluate planners: as in training; into a directory, on any benchmarks and before any executors; compare",

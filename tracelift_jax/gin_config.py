@@ -11,7 +11,7 @@ This and `gin_reader.py` are the only modules that know gin; `cli.py` and `comma
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, NoReturn, TypeVar
 
@@ -70,7 +70,9 @@ def parse_flags(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     return files, bindings, rest
 
 
-def load(root: type[T], files: Sequence[str], bindings: Sequence[str] = ()) -> Loaded[T]:
+def load(
+    root: type[T], files: Sequence[str], bindings: Sequence[str] = (), fill: Mapping[str, str] | None = None
+) -> Loaded[T]:
     """Builds `root` from gin files and command-line bindings, later ones winning over earlier ones.
 
     Gin's state is cleared before and after, so loads do not see each other.
@@ -80,6 +82,7 @@ def load(root: type[T], files: Sequence[str], bindings: Sequence[str] = ()) -> L
       files: gin files, relative to the working directory or to the repository.
       bindings: `NAME=VALUE`, as `--gin.NAME=VALUE` gives them. NAME is a macro (`STEPS`) or a field
         (`config.Train.steps`, also `Train.steps`). A VALUE that is not a gin value is a string: `RUN=foo/bar`.
+      fill: values of macros that have to be given and were not, by name; others are refused.
 
     Raises:
       UserError: whatever is wrong with the files, the names or the values.
@@ -93,6 +96,7 @@ def load(root: type[T], files: Sequence[str], bindings: Sequence[str] = ()) -> L
         reader.read_flags(bindings)
         final = {binding.key: binding for binding in reader.seen}
         _check_macros(reader.seen, final)
+        final = _filled(final, fill or {})
         _check_required(final)
         value = _build(root, final)
         _check_used(root, reader.seen, final)
@@ -127,9 +131,23 @@ def _refuse_unused_macro(binding: Binding, used: dict[str, Binding]) -> NoReturn
     raise UserError(f"{binding.where}: nothing uses the macro {binding.name}{did_you_mean(binding.name, used)}")
 
 
+def _is_required(binding: Binding) -> bool:
+    return any(ref.config_key == ("gin.REQUIRED", "gin.constant") for ref in binding.references())
+
+
+def _filled(final: dict[Key, Binding], fill: Mapping[str, str]) -> dict[Key, Binding]:
+    """The bindings with values of `fill` for macros that have none."""
+    found = {}
+    for key, binding in final.items():
+        if key.is_macro and binding.name in fill and _is_required(binding):
+            gin.bind_parameter(key, fill[binding.name])
+            found[key] = dataclasses.replace(binding, value=fill[binding.name])
+    return final | found
+
+
 def _check_required(final: dict[Key, Binding]) -> None:
     for binding in final.values():
-        if any(ref.config_key == ("gin.REQUIRED", "gin.constant") for ref in binding.references()):
+        if _is_required(binding):
             raise UserError(f"{binding.name} has no value: give --gin.{binding.name}=... ({binding.where} asks for it)")
 
 

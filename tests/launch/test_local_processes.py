@@ -88,7 +88,8 @@ def test_a_dry_run_prints_each_process_and_pasted_it_does_the_same(stand_ins):
     assert (dry.code, dry.err, stand_ins.calls()) == (0, "", [])
     assert re.match(
         r"env JAX_PLATFORMS=cpu JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo "
-        r"XLA_FLAGS=--xla_force_host_platform_device_count=1 JAX_COORDINATOR_ADDRESS=127\.0\.0\.1:\d+ "
+        r"XLA_FLAGS=--xla_force_host_platform_device_count=1 NPROC=64 PJRT_NPROC=64 "
+        r"JAX_COORDINATOR_ADDRESS=127\.0\.0\.1:\d+ "
         r"JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=0 tracelift train '--gin\.X=a b' ",
         dry.out,
     )

@@ -85,18 +85,39 @@ def stream(folder: Path) -> dict[str, Any]:
 LAYOUTS = {"data": MeshConfig(), "fsdp": MeshConfig(data=2, fsdp=4)}
 
 
-def main(folder: Path, layout: str) -> None:
-    """Prints one JSON object: the run, and how batches that do not fit the mesh are refused."""
+def refused(folder: Path) -> list[list[Any]]:
+    """What becomes of batches that do not fit the mesh."""
     gin = write_gin(folder)
-    refusals = [
-        command("train", f"--gin_file={gin}", f"--run_dir={folder / layout / str(number)}", *more)
+    outcomes = [
+        command("train", f"--gin_file={gin}", f"--run_dir={folder / str(number)}", *more)
         for number, more in enumerate(
             (["--gin.Train.batch_size=12"], ["--gin.Train.batch_size=8", "--gin.Evaluation.batch_size=4"])
         )
     ]
-    played = play(folder, LAYOUTS[layout])
-    played |= {"streamed": stream(folder)} if layout == "fsdp" else {}
-    print("RESULT" + json.dumps(played | {"refusals": [[outcome.code, outcome.errors] for outcome in refusals]}))
+    return [[outcome.code, outcome.errors] for outcome in outcomes]
+
+
+def main(folder: Path, what: str) -> None:
+    """Prints one JSON object: the run of a layout, or what is loaded and refused."""
+    if what == "files":
+        found = {"streamed": stream(folder), "refusals": refused(folder)}
+    else:
+        found = play(folder, LAYOUTS[what])
+    print("RESULT" + json.dumps(found))
+
+
+def on_eight(folder: Path, what: str) -> dict[str, Any]:
+    """What a process with eight devices prints."""
+    done = subprocess.run(
+        [sys.executable, __file__, str(folder), what],
+        cwd=ROOT,
+        env=subprocess_environment(devices=8),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.partition("RESULT")[2])
 
 
 @pytest.fixture(scope="module")
@@ -114,19 +135,14 @@ def one(folder) -> dict[str, Any]:
     return play(folder, MeshConfig())
 
 
-@pytest.fixture(scope="module", params=[pytest.param("data", marks=pytest.mark.slow), "fsdp"])
+@pytest.fixture(scope="module", params=[pytest.param(layout, marks=pytest.mark.slow) for layout in LAYOUTS])
 def eight(request, folder) -> dict[str, Any]:
-    environment = subprocess_environment(devices=8)
-    done = subprocess.run(
-        [sys.executable, __file__, str(folder), request.param],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.partition("RESULT")[2]) | {"layout": request.param}
+    return on_eight(folder, request.param) | {"layout": request.param}
+
+
+@pytest.fixture(scope="module")
+def files(folder) -> dict[str, Any]:
+    return on_eight(folder, "files")
 
 
 def test_one_device_is_compared_with_eight(one, eight):
@@ -148,11 +164,10 @@ def test_fingerprints_do_not_depend_on_the_mesh(one, eight):
     assert set(one["fingerprints"]) == {"executor", "reward_model"}
 
 
-def test_checkpoints_stream_to_their_shards(eight):
+def test_checkpoints_stream_to_their_shards(files):
     """D = 8 over fsdp, H = 4 and V = 38 over tensor: every device holds its part, of the same values."""
-    if eight["layout"] == "fsdp":
-        expected = {"same": True, "query": [[2, 4, 2, 6]], "embedding": [[19, 4]]}
-        assert eight["streamed"] == dict.fromkeys(FAMILIES, expected)
+    expected = {"same": True, "query": [[2, 4, 2, 6]], "embedding": [[19, 4]]}
+    assert files["streamed"] == dict.fromkeys(FAMILIES, expected)
 
 
 def test_the_metrics_are_the_same(one, eight):
@@ -173,9 +188,9 @@ def test_parameters_are_whole_or_split_over_fsdp(eight):
     assert eight["embedding_shards"] == {"data": [[337, 16]], "fsdp": [[337, 4]]}[eight["layout"]]
 
 
-def test_batches_that_do_not_split_are_one_line(eight):
-    assert [code for code, _ in eight["refusals"]] == [2, 2]
-    assert [errors for _, errors in eight["refusals"]] == [
+def test_batches_that_do_not_split_are_one_line(files):
+    assert [code for code, _ in files["refusals"]] == [2, 2]
+    assert [errors for _, errors in files["refusals"]] == [
         "tracelift: Train.batch_size must be a multiple of the 8 data shards of the mesh, got 12\n",
         "tracelift: Evaluation.batch_size must be a multiple of the 8 data shards of the mesh, got 4\n",
     ]

@@ -43,6 +43,8 @@ def train(processes: int, devices: int, gin: Path, run_dir: Path, *more: str) ->
     told = ends(start_all(processes, devices, arguments))
     codes = [code for code, _, _ in told]
     assert all(code == codes[0] for code in codes) and codes[0] in (0, 75), told
+    # The compiler's word for a layout it can only get to by making everything whole everywhere.
+    assert not any("full rematerialization" in errors for _, _, errors in told), told
     return codes
 
 

@@ -59,11 +59,17 @@ def test_advantages_of_a_group_sum_to_zero(rewards, counted, normalize):
 
 @given(GROUPS, COUNTED, st.integers(-3, 3))
 def test_advantages_do_not_see_a_shift(rewards, counted, shift):
-    # Eighths are exact, and so are their sums; means of 3 are not.
-    rewards = np.round(rewards * 8) / 8
-    for normalize, tolerance in (("none", 1e-6), ("std", 1e-2)):  # 1e-6 over the floor of 1e-4
+    rewards = np.round(rewards * 8) / 8  # eighths, and their distances, are exact
+    for normalize in ("none", "std"):
         here, there = (group_advantages(r, jnp.asarray(counted), normalize) for r in (rewards, rewards + shift))
-        np.testing.assert_allclose(here, there, atol=tolerance)
+        np.testing.assert_array_equal(here, there)
+
+
+@given(st.floats(-2, 2, width=32), arrays(bool, (3, 7)), st.sampled_from(["std", "none"]))
+def test_a_group_of_equals_has_nothing_to_tell(reward, counted, normalize):
+    """Exactly: 0.1 seven times has a mean that is not 0.1, and its rounding error over the floor is no advantage."""
+    rewards = jnp.full((3, 7), reward, jnp.float32)
+    assert not np.asarray(group_advantages(rewards, jnp.asarray(counted), normalize)).any()
 
 
 @given(GROUPS, COUNTED, st.floats(0.125, 8, width=32))

@@ -176,13 +176,17 @@ def test_int8_serves_all_roles_and_cannot_be_trained(folder, kl):
     ("change", "message"),
     [
         ({"planner_model": Model(path="a"), "executor_model": Model(path="b")}, "are not needed together"),
-        ({"reward_model": Model()}, "Roles.reward_model needs a path"),
         ({"reward_model": None}, "Roles.reward_model must be set"),
     ],
 )
 def test_roles_that_make_no_sense_are_refused(folder, change, message):
     with pytest.raises(UserError, match=message):
         make_roles(folder, **change)
+
+
+def test_a_reward_model_without_a_path_grades_nothing(folder):
+    with pytest.raises(UserError, match=r"^Roles\.reward_model needs a path: random weights grade nothing"):
+        load_roles(make_roles(folder, lora=LORA, reward_model=Model()))
 
 
 def test_an_adapter_without_heads_grades_nothing(folder, tmp_path):

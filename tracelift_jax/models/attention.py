@@ -3,7 +3,7 @@
 Each segment is attended to where it lies, at its own leading axes: the queries of all nodes below it are gathered
 into one matrix product against its keys, so a shared problem is read once however many traces hang on it. The
 pieces are softmaxed apart and merged by their log-sum-exp, which equals one softmax over all keys (bifurcated
-attention, arXiv 2403.08845; Hydragen, arXiv 2402.05099).
+attention, arXiv 2403.08845; Hydragen, arXiv 2402.05099). `kernels.tree_attention` does the same by fused kernels.
 """
 
 import functools
@@ -14,8 +14,25 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from tracelift_jax.models.segment import expand
+
 # Far below any score, yet finite: a piece whose keys are all masked gets weight exp(-huge) = 0, never NaN.
 MASKED = -1e30
+
+
+def tree_masks(valid: Sequence[Array]) -> list[Array]:
+    """Which keys the tokens of a node see: all valid ones of its ancestors, and its own up to themselves.
+
+    Args:
+        valid: bool [*prefix, S] of each ancestor, outermost first, and last the node's own [*lead, T].
+
+    Returns:
+        One bool array a level, broadcastable to [*lead, T, S].
+    """
+    *ancestors, own = valid
+    above = [expand(x, own.shape[:-1], trailing=1)[..., None, :] for x in ancestors]
+    causal = jnp.tril(jnp.ones((own.shape[-1], own.shape[-1]), bool))
+    return [*above, causal & own[..., None, :]]
 
 
 def attend_piece(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, Array]:

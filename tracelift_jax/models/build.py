@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
-from tracelift_jax.models import hf, peft
+from tracelift_jax.models import hf, kernels, peft
 from tracelift_jax.models.einsum import Lora
 from tracelift_jax.models.rubric import RubricHeads
 from tracelift_jax.models.tensor_files import TensorFiles
@@ -36,7 +36,7 @@ class Shape:
 
     Attributes:
         family: the architecture. attention_bias: biases on all four attention projections, for families that leave it
-            open (qwen2 always has them, on three).
+            open (qwen2 always has them, on three). tie_embeddings: whether the output projection is the embedding.
         width: D. ff_width: F. layers: L. heads: H. kv_heads: N. head_width: Q. vocab_size: V; 0 takes the tokenizer's.
     """
 
@@ -50,6 +50,7 @@ class Shape:
     rope_theta: float = 10_000.0
     family: Literal["qwen2", "qwen3", "llama"] = "qwen2"
     attention_bias: bool = False
+    tie_embeddings: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -76,8 +77,10 @@ class Model:
         dtype: compute dtype. param_dtype: dtype of the parameters in memory.
         weights: "int8" keeps the projections of frozen weights as int8, one scale for each output channel. With all
             layers unrolled (`scan_unroll`), compilers may turn all of them into floats at once.
-        remat: see `ModelConfig.remat`.
+        remat: see `ModelConfig.remat`; "attention" is for attention = "splash".
         scan_unroll: see `ModelConfig.scan_unroll`; 0 unrolls all layers (fastest on CPU).
+        attention: what computes attention to and within 128 tokens or more: "splash" (a kernel for TPUs, head widths a
+            multiple of 8), "cudnn" (NVIDIA GPUs; bfloat16 or float16) or "xla" (anywhere). See docs/attention.md.
         grow: copies of the last layers put on top of a loaded model, which change nothing at first (block expansion,
             arXiv 2401.02415): a reward model compares what it would have written with what is there, which takes depth.
     """
@@ -88,8 +91,9 @@ class Model:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     weights: Literal["float", "int8"] = "float"
-    remat: Literal["none", "dots", "full"] = "full"
+    remat: Literal["none", "dots", "attention", "full"] = "full"
     scan_unroll: int = 1
+    attention: Literal["xla", "splash", "cudnn"] = "xla"
     grow: int = 0
 
     def __post_init__(self) -> None:
@@ -98,6 +102,8 @@ class Model:
         require(self.grow >= 0, f"Model.grow must not be negative, got {self.grow}")
         require(not self.grow or bool(self.path), "Model.grow needs a path: random weights have Shape.layers")
         require(not self.grow or self.weights == "float", 'Model.grow needs Model.weights = "float"')
+        kept = self.remat != "attention" or self.attention == "splash"
+        require(kept, f'Model.remat = "attention" needs Model.attention = "splash", got "{self.attention}"')
 
 
 def folders(*models: Model) -> list[Path]:
@@ -163,6 +169,7 @@ def model_config(model: Model, tokenizer_size: int) -> ModelConfig:
             qkv_bias=s.family == "qwen2" or s.attention_bias,
             out_bias=s.attention_bias,
             qk_norm=s.family == "qwen3",
+            tie_embeddings=s.tie_embeddings,
         )
     return dataclasses.replace(
         config,
@@ -170,8 +177,18 @@ def model_config(model: Model, tokenizer_size: int) -> ModelConfig:
         param_dtype=model.param_dtype,
         weights=model.weights,
         remat=model.remat,
+        attention=model.attention,
         scan_unroll=min(model.scan_unroll or config.layers, config.layers),
     )
+
+
+def check_attention(config: ModelConfig, mesh: Mesh) -> None:
+    """Refuses a kernel that the mesh's devices, or the model's head width or dtype, rule out.
+
+    Raises:
+        UserError: it cannot run.
+    """
+    kernels.check_kernel(config.attention, config.head_width, config.dtype, mesh.devices.flat[0].platform)
 
 
 def _collection(config: ModelConfig, collection: str, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
@@ -185,7 +202,12 @@ def _collection(config: ModelConfig, collection: str, seed: int, mesh: Mesh, lay
 
 
 def load_base(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> Any:
-    """The decoder's parameters on the mesh: read from `model.path`, or random."""
+    """The decoder's parameters on the mesh: read from `model.path`, or random.
+
+    Raises:
+        UserError: the files cannot be used, or `config.attention` cannot run on the mesh.
+    """
+    check_attention(config, mesh)
     if not model.path:
         return _collection(config, "params", model.seed, mesh, layout)
     if not model.grow:
@@ -250,13 +272,14 @@ def _init_heads(config: ModelConfig, key: jax.Array) -> Any:
     return RubricHeads(config.width).init(key, jnp.zeros((1, config.width)))["params"]
 
 
-def _abstract_heads(config: ModelConfig) -> Any:
+def abstract_heads(config: ModelConfig) -> Any:
+    """Shapes of rubric heads, each boxed with its logical axis names."""
     return jax.eval_shape(lambda key: _init_heads(config, key), jax.random.key(0))
 
 
 def init_heads(config: ModelConfig, seed: int, mesh: Mesh, layout: MeshConfig) -> Any:
     """Fresh rubric heads."""
-    shardings = parameter_shardings(_abstract_heads(config), mesh, layout.rules)
+    shardings = parameter_shardings(abstract_heads(config), mesh, layout.rules)
     return jax.jit(lambda key: nn.meta.unbox(_init_heads(config, key)), out_shardings=shardings)(jax.random.key(seed))
 
 
@@ -276,11 +299,16 @@ def has_heads(model: Model) -> bool:
 
 
 def load_reward_model(model: Model, config: ModelConfig, mesh: Mesh, layout: MeshConfig) -> tuple[Any, Any]:
-    """A released-layout reward model's (decoder parameters, heads) on the mesh; `config` as `without_head` gives it."""
+    """A released-layout reward model's (decoder parameters, heads) on the mesh; `config` as `without_head` gives it.
+
+    Raises:
+        UserError: the files cannot be used, or `config.attention` cannot run on the mesh.
+    """
+    check_attention(config, mesh)
     params, heads = hf.load_reward_model(find(model.path), config, mesh, layout)
     return params, place_heads(config, heads, mesh, layout)
 
 
 def place_heads(config: ModelConfig, heads: Any, mesh: Mesh, layout: MeshConfig) -> Any:
     """Heads read from a file, on the mesh."""
-    return place(heads, parameter_shardings(_abstract_heads(config), mesh, layout.rules))
+    return place(heads, parameter_shardings(abstract_heads(config), mesh, layout.rules))

@@ -15,10 +15,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from tracelift_jax.models.attention import attend
+from tracelift_jax.models import kernels
+from tracelift_jax.models.attention import attend, tree_masks
 from tracelift_jax.models.einsum import Einsum, Lora
-from tracelift_jax.models.segment import Context, Segment, context_length, expand
-from tracelift_jax.parallel.mesh import split_rows
+from tracelift_jax.models.segment import Context, Segment, context_length
+from tracelift_jax.parallel.mesh import split_rows, whole_columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +54,11 @@ class ModelConfig:
         dtype, param_dtype: what is computed in, what parameters are kept in. Logits and softmax are float32 always.
         weights: "int8" keeps the projections' kernels as int8 with a float32 scale for each output channel.
         scan_unroll: how many layers one step of the scan holds; L is fastest on CPU, 1 compiles fastest.
-        remat: what the backward pass recomputes: "none" (keeps all), "dots" (keeps matrix products) or "full" (keeps
-            nothing).
+        remat: what the forward pass keeps for the backward pass, which computes the rest again: "none" keeps all,
+            "dots" matrix products and what splash gives, "attention" only the latter, so that its kernel does not run
+            twice, "full" nothing.
+        attention: what computes it for nodes of at least `kernels.SHORTEST` tokens: "xla" (`attention.attend`, and the
+            reference for the others) or a `kernels.Kernel`. Shorter nodes, decoding among them, are "xla" always.
     """
 
     vocab_size: int
@@ -77,7 +81,8 @@ class ModelConfig:
     param_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     weights: Literal["float", "int8"] = "float"
     scan_unroll: int = 1
-    remat: Literal["none", "dots", "full"] = "full"
+    remat: Literal["none", "dots", "attention", "full"] = "full"
+    attention: Literal["xla", kernels.Kernel] = "xla"
 
 
 @jax.tree_util.register_dataclass
@@ -87,14 +92,12 @@ class Frame:
 
     Attributes:
         sin, cos: float32 [*lead, T, 1, Q/2] rotary angles of the tokens.
-        self_mask: bool [*lead, T, T], which tokens of its own node each token sees.
-        context_masks: one bool [*prefix, 1.., 1, S] an ancestor.
+        valid: bool [*prefix, S] of each ancestor, and last the node's own [*lead, T].
     """
 
     sin: Array
     cos: Array
-    self_mask: Array
-    context_masks: tuple[Array, ...]
+    valid: tuple[Array, ...]
 
 
 def rotary_frequencies(config: ModelConfig) -> np.ndarray:
@@ -109,18 +112,12 @@ def rotary_frequencies(config: ModelConfig) -> np.ndarray:
 
 
 def make_frame(config: ModelConfig, valid: Array, context: Context) -> Frame:
-    """Positions and masks of tokens with validity `valid` [*lead, T] below `context`."""
-    lead, length = valid.shape[:-1], valid.shape[-1]
+    """Positions and validity of tokens with validity `valid` [*lead, T] below `context`."""
+    lead = valid.shape[:-1]
     # Invalid slots repeat the position of the last valid token; nobody ever sees them.
     position = context_length(context, lead)[..., None] + jnp.cumsum(valid, -1, dtype=jnp.int32) - 1
     angle = position[..., None, None].astype(jnp.float32) * rotary_frequencies(config)
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    return Frame(
-        sin=jnp.sin(angle),
-        cos=jnp.cos(angle),
-        self_mask=causal & valid[..., None, :],
-        context_masks=tuple(expand(segment.valid, lead, trailing=1)[..., None, :] for segment in context),
-    )
+    return Frame(jnp.sin(angle), jnp.cos(angle), (*(segment.valid for segment in context), valid))
 
 
 def rotate(x: Array, sin: Array, cos: Array) -> Array:
@@ -167,8 +164,12 @@ class Attention(nn.Module):
         if c.qk_norm:
             q, k = RMSNorm(c, "head", name="query_norm")(q), RMSNorm(c, "head", name="key_norm")(k)
         q, k = rotate(q, frame.sin, frame.cos), rotate(k, frame.sin, frame.cos)
-        pieces = [(*kv, mask) for kv, mask in zip(cache, frame.context_masks, strict=True)]
-        mixed = attend(q, [*pieces, (k, v, frame.self_mask)])
+        levels = [*cache, (k, v)]
+        if c.attention == "xla" or x.shape[-2] < kernels.SHORTEST:
+            masks = tree_masks(frame.valid)
+            mixed = attend(q, [(*kv, mask) for kv, mask in zip(levels, masks, strict=True)])
+        else:
+            mixed = kernels.tree_attention(q, levels, frame.valid, c.attention, self.mesh)
         residual = (2 * c.layers) ** -0.5
         shape = (c.heads, c.head_width, c.width)
         out = _project(c, "out", "...HQ,HQD->...D", shape, c.out_bias, residual)
@@ -209,9 +210,13 @@ class Block(nn.Module):
         return x, kv
 
 
+_KERNELS = jax.checkpoint_policies.save_only_these_names(kernels.SAVED)
 _POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": _KERNELS,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _KERNELS
+    ),
 }
 
 
@@ -263,7 +268,8 @@ class Transformer(nn.Module):
         Returns:
             Hidden states [*lead, T, D] after the final norm, in the compute dtype, and the node's segment.
         """
-        x = split_rows(jnp.asarray(self.embedding, self.config.dtype)[tokens], self.mesh)
+        table = whole_columns(jnp.asarray(self.embedding, self.config.dtype), self.mesh)
+        x = split_rows(table[tokens], self.mesh)
         frame = make_frame(self.config, valid, context)
         cache = tuple((segment.k, segment.v) for segment in context)
         x, (k, v) = self._blocks(x, cache, frame, deterministic)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 
-def jitted(function: Callable, *static: Any, out_shardings: Any = None) -> Callable:
+def jitted(function: Callable, *static: Any, out_shardings: Any = None) -> Any:
     """`jax.jit` of a function whose first arguments are fixed.
 
     The same function and arguments give the same jitted function, so that what a process does again, an evaluation of a
@@ -21,6 +21,6 @@ def jitted(function: Callable, *static: Any, out_shardings: Any = None) -> Calla
 
 
 @functools.lru_cache(maxsize=64)
-def _jitted(function: Callable, out_shardings: Any, *static: Any) -> Callable:
+def _jitted(function: Callable, out_shardings: Any, *static: Any) -> Any:
     where = {} if out_shardings is None else {"out_shardings": out_shardings}
     return jax.jit(functools.partial(function, *static), **where)

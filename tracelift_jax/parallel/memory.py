@@ -1,5 +1,6 @@
 """Who holds how much memory: bytes of parameter trees on each device, every buffer counted once."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +10,20 @@ import jax.numpy as jnp
 
 
 def _buffers(tree: Any):
-    """(device, address, bytes) of every buffer on this process's devices."""
+    """(device, address, bytes) of every buffer on this process's devices; an abstract array is one on any device."""
     for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            yield None, id(leaf), shard_bytes(leaf)
+            continue
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         for shard in (jax.random.key_data(leaf) if is_key else leaf).addressable_shards:
             yield shard.device, shard.data.unsafe_buffer_pointer(), shard.data.nbytes
+
+
+def shard_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    """What an abstract array takes on each device."""
+    shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+    return math.prod(shape) * leaf.dtype.itemsize
 
 
 def same_buffers(a: Any, b: Any) -> bool:

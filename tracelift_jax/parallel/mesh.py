@@ -123,6 +123,18 @@ def split_rows(x: Array, mesh: Mesh | None, axis: int = 0) -> Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
 
 
+def whole_columns(table: Array, mesh: Mesh | None) -> Array:
+    """`table` [V, D] whole over D, and the compiler's choice for V; in a jitted function.
+
+    Rows looked up in a table that is split over D would be, too, while the batch they belong to is split over the same
+    devices: the compiler then makes all rows whole everywhere to get from one to the other.
+    """
+    if mesh is None or mesh.size == 1:
+        return table
+    spec = PartitionSpec(PartitionSpec.UNCONSTRAINED, None)
+    return jax.lax.with_sharding_constraint(table, NamedSharding(mesh, spec))
+
+
 def batch_shards(mesh: Mesh) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)

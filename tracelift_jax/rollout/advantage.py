@@ -20,8 +20,12 @@ def group_advantages(rewards: Array, counted: Array, normalize: Literal["std", "
         float32 [B, G].
     """
     count = jnp.maximum(counted.sum(-1, keepdims=True), 1)
-    mean = jnp.where(counted, rewards, 0).sum(-1, keepdims=True) / count
-    centred = jnp.where(counted, rewards - mean, 0.0)
+    # From the first one that counts: a mean of equal numbers need not be that number, and advantages that are only
+    # its rounding error would teach something in groups that have nothing to tell.
+    first = jnp.take_along_axis(rewards, jnp.argmax(counted, -1)[..., None], -1)
+    apart = jnp.where(counted, rewards - first, 0.0)
+    mean = apart.sum(-1, keepdims=True) / count
+    centred = jnp.where(counted, apart - mean, 0.0)
     if normalize == "none":
         return centred
     deviation = jnp.sqrt(jnp.square(centred).sum(-1, keepdims=True) / count)

@@ -99,6 +99,12 @@ class Answerer(Protocol):
         """
         ...
 
+    def lower(
+        self, text: Text, weights: Weights, batch: PromptBatch, written: Written, key: Array
+    ) -> tuple[dict[str, Any], tuple[Tokens, Tokens]]:
+        """Of abstract arrays: the lowered functions by name, and the shapes of `tokens` and `alone_tokens`."""
+        ...
+
 
 class OnServer:
     """Asks a server; nothing about rows that only fill."""
@@ -121,6 +127,15 @@ class OnServer:
         del text, weights, batch
         seed = int(jax.random.bits(key, dtype=jnp.uint32)) >> 1
         return lambda: self._ask(written.reason, problems, known, seed)
+
+    def lower(
+        self, text: Text, weights: Weights, batch: PromptBatch, written: Written, key: Array
+    ) -> tuple[dict[str, Any], tuple[Tokens, Tokens]]:
+        """See `Answerer`; nothing of it is on the devices."""
+        del text, weights, batch, key
+        rows = written.reason.ids.shape[:2]
+        config = self._setup.reward
+        return {}, (_no_tokens(*rows, 1 + config.repeats * (config.uplift == "sampled")), _no_tokens(*rows, 0))
 
     def _ask(self, written: Tokens, problems: Sequence[Problem], known: Known, seed: int) -> Answers:
         config, decode = self._setup.reward, self._pieces.tokenizer.decode
@@ -172,7 +187,7 @@ class OnDevice:
 
     def __init__(self, setup: Setup, pieces: Pieces, out_shardings: Any = None):
         """`out_shardings`: of what has a batch axis, where there are several devices."""
-        self._setup, self._pieces = setup, pieces
+        self._setup, self._pieces, self._out_shardings = setup, pieces, out_shardings
         self._execute = jitted(self._executed, setup, out_shardings=out_shardings)
 
     @staticmethod
@@ -196,6 +211,15 @@ class OnDevice:
         keys = jax.random.split(key)
         doing = self._execute(text, weights, batch, written, (keys[0], keys[1]))
         return lambda: self._read(doing, known, began)
+
+    def lower(
+        self, text: Text, weights: Weights, batch: PromptBatch, written: Written, key: Array
+    ) -> tuple[dict[str, Any], tuple[Tokens, Tokens]]:
+        """See `Answerer`."""
+        arguments = (text, weights, batch, written, (key, key))
+        said = jax.eval_shape(self._execute, *arguments)
+        laid_out = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._out_shardings), said)
+        return {"execute": self._execute.lower(*arguments)}, laid_out
 
     def _read(self, done: tuple[Tokens, Tokens], known: Known, began: float) -> Answers:
         said, alone = take_rows(done, known.rows)

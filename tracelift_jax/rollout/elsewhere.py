@@ -53,6 +53,7 @@ class Elsewhere:
     def __init__(self, setup: Setup, answerer: Answerer, judge_texts: Judge, out_shardings: Any = None):
         """`out_shardings`: of what has a batch axis, where there are several devices."""
         self._setup, self._answerer, self._judge_texts = setup, answerer, judge_texts
+        self._out_shardings = out_shardings
         self._write = jitted(write, setup, out_shardings=out_shardings)
         self._grade = jitted(grade_traces, setup, out_shardings=out_shardings)
         self._judge = jitted(self._judged, setup, out_shardings=out_shardings)
@@ -107,6 +108,31 @@ class Elsewhere:
         if mesh is not None:
             given = place_batch(given, mesh)
         return self._judge(batch, written, grades, *given), heard
+
+    def lower(self, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> tuple[dict[str, Any], Rollout]:
+        """Of abstract arrays: the lowered functions by name, and the shapes of the rollout they make."""
+
+        def made(function: Any, *arguments: Any) -> Any:
+            return jax.tree.map(self._like, jax.eval_shape(function, *arguments))
+
+        written = made(self._write, text, weights, batch, key)
+        grades = made(self._grade, weights, batch, written.reason)
+        lowered = {
+            "write": self._write.lower(text, weights, batch, key),
+            "grade": self._grade.lower(weights, batch, written.reason),
+        }
+        asked, (said, alone) = self._answerer.lower(text, weights, batch, written, key)
+        lowered |= asked
+        rows, answers = said.ids.shape[:2], said.ids.shape[2]
+        counts = tuple(np.zeros(rows, np.int32) for _ in range(4))
+        executed = np.zeros(rows, np.float32) if isinstance(self._setup.reward, CodeRewardConfig) else None
+        given = (said, alone, np.zeros((*rows, answers), np.int8), counts, executed)
+        judged = (batch, written, grades, *jax.tree.map(self._like, given))
+        lowered["judge"] = self._judge.lower(*judged)
+        return lowered, made(self._judge, *judged)
+
+    def _like(self, x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._out_shardings)
 
     def _found(
         self, answers: Answers, problems: Sequence[Problem]

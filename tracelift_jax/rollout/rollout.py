@@ -320,9 +320,15 @@ def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key:
         setup: static. text: vocabulary tables. weights: of the three roles. batch: B problems. key: typed PRNG key.
     """
     planner_key, *executor_keys = jax.random.split(key, 3)
-    written = write(setup, text, weights, batch, planner_key)
-    done = execute(setup, text, weights, batch, written, (executor_keys[0], executor_keys[1]))
-    return judge(setup, batch, written, grade_traces(setup, weights, batch, written.reason), *done)
+    # The names are for those who read compiled programs and profiles.
+    with jax.named_scope("write"):
+        written = write(setup, text, weights, batch, planner_key)
+    with jax.named_scope("execute"):
+        done = execute(setup, text, weights, batch, written, (executor_keys[0], executor_keys[1]))
+    with jax.named_scope("grade"):
+        grades = grade_traces(setup, weights, batch, written.reason)
+    with jax.named_scope("judge"):
+        return judge(setup, batch, written, grades, *done)
 
 
 def _program_reward(

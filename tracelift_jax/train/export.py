@@ -14,11 +14,11 @@ from tracelift_jax.train.checkpoint import find_run, restore_trained
 from tracelift_jax.train.planner_loop import Train
 from tracelift_jax.train.result import Trained, write_adapter, write_model
 from tracelift_jax.train.reward_model import TrainRm
-from tracelift_jax.train.roles import master_weights
 from tracelift_jax.train.run import console
 from tracelift_jax.train.sft import Sft
+from tracelift_jax.train.source import Real
 from tracelift_jax.train.start import start
-from tracelift_jax.train.update import init_state, make_optimizer, place_state
+from tracelift_jax.train.update import make_optimizer
 
 Experiment = Train | TrainRm | Sft
 KINDS: dict[str, type[Experiment]] = {"Train": Train, "TrainRm": TrainRm, "Sft": Sft}
@@ -66,28 +66,32 @@ def run_export(
     console.print(f"wrote {target}: the {what} after step {step} of {run_dir} (fingerprint {written})")
 
 
+def _plain(model: Model) -> Model:
+    """Whatever the run trained on, an adapter is merged into the weights that its base was made from, on any device."""
+    return dataclasses.replace(model, weights="float", attention="xla", remat="full")
+
+
 def _planner(config: Train, folder: Path) -> tuple[int, Trained]:
     """A planner needs neither executor nor reward model to be exported, and no mesh but what is there."""
     roles = config.roles
-    # Whatever the run trained on, an adapter is merged into the weights that its base was made from.
-    model = dataclasses.replace(roles.planner_model or roles.base, weights="float")
+    model = _plain(roles.planner_model or roles.base)
     tokenizer = Tokenizer.load(build.find(roles.tokenizer or roles.base.path), *build.folders(model))
     layout = MeshConfig()
-    mesh = make_mesh(layout)
+    source = Real(make_mesh(layout), layout)
     shape = build.model_config(model, len(tokenizer))
-    base = build.load_base(model, shape, mesh, layout)
+    base = source.base(model, shape)
     shape = dataclasses.replace(shape, lora=build.lora_shape(roles.lora))
-    trainable = {"params": master_weights(base)}
+    trainable = {"params": source.master(base)}
     if roles.lora:
-        trainable = {"lora": build.init_lora(shape, config.seed, mesh, layout)}
+        trainable = {"lora": build.init_lora(shape, config.seed, source.mesh, layout)}
     optimizer = make_optimizer(config.optimizer, config.schedule.steps * config.passes)
-    like, _ = place_state(init_state(trainable, optimizer, config.seed), mesh)
+    like, _ = source.state(trainable, optimizer, config.seed)
     step, restored = restore_trained(folder, like)
     return step, Trained(shape, base, restored, _origin(model), tokenizer)
 
 
 def _supervised(config: Sft | TrainRm, folder: Path) -> tuple[int, Trained]:
-    model = dataclasses.replace(config.model, weights="float")
+    model = _plain(config.model)
     config = dataclasses.replace(config, mesh=MeshConfig(), model=model)
     begin = start(config, graded=isinstance(config, TrainRm))
     step, restored = restore_trained(folder, begin.state, best=config.result == "best")

@@ -11,11 +11,11 @@ from jax import Array
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.errors import UserError
 from tracelift_jax.models.build import find
-from tracelift_jax.parallel.hosts import combine, first, own_rows, place_batch, place_everywhere, take_rows
+from tracelift_jax.parallel.hosts import combine, first, own_rows, place_batch, take_rows
 from tracelift_jax.parallel.jitted import jitted
-from tracelift_jax.parallel.mesh import check_batch
+from tracelift_jax.parallel.mesh import check_batch, replicated
 from tracelift_jax.rollout.batch import PromptBatch, Weights
-from tracelift_jax.rollout.elsewhere import Heard
+from tracelift_jax.rollout.elsewhere import Elsewhere, Heard
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import Rollout
@@ -33,9 +33,7 @@ from tracelift_jax.train.run import Parts, RunDir, Schedule, fit
 from tracelift_jax.train.update import (
     OptimizerConfig,
     TrainState,
-    init_state,
     make_optimizer,
-    place_state,
     require_divisible,
 )
 
@@ -95,6 +93,36 @@ Done = tuple[Rollout, Heard | None]
 """A rollout, and what the executor said in it where the host judged that."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """What a run starts from, and its functions.
+
+    Attributes:
+        state, frozen: before the first step. sampling_key: samples are drawn from it, by step.
+        roll, train: see `make_steps`. elsewhere: in place of `roll`, where the host judges answers.
+    """
+
+    state: TrainState
+    frozen: Any
+    sampling_key: Array
+    roll: Any
+    train: Any
+    elsewhere: Elsewhere | None
+
+
+def begin(config: Train, loaded: Loaded) -> Begun:
+    """A planner before training; see `make_steps`."""
+    trainable, frozen = loaded.trainable(config.seed)
+    steps = config.schedule.steps
+    optimizer = make_optimizer(config.optimizer, steps * config.passes)
+    state, layouts = loaded.source.state(trainable, optimizer, config.seed)
+    _, roll, train = make_steps(loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts)
+    elsewhere = loaded.elsewhere(loaded.setup) if loaded.host_judges else None
+    # Sampling and updating draw from separate streams of the seed.
+    sampling_key = loaded.source.everywhere(jax.random.key(config.seed + 2**20))
+    return Begun(state, frozen, sampling_key, roll, train, elsewhere)
+
+
 def _measured(done: Rollout) -> tuple[Array, Array]:
     """int32 [B] counts of the baseline, which all processes remember."""
     return done.uplift.baseline_ok[:, 0], done.uplift.baseline_trials[:, 0]
@@ -112,18 +140,11 @@ class PlannerTraining:
         )
         self.baseline = BaselineCounts()
         self.baseline_file = self.read_baseline()
-        trainable, self.frozen = loaded.trainable(config.seed)
-        steps = config.schedule.steps
-        optimizer = make_optimizer(config.optimizer, steps * config.passes)
-        self.state, layouts = place_state(init_state(trainable, optimizer, config.seed), loaded.mesh)
-        _, self.roll, self.train = make_steps(
-            loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts
-        )
-        self.elsewhere = loaded.elsewhere(loaded.setup) if loaded.host_judges else None
-        self.measured = jitted(_measured, out_shardings=layouts.same)
+        begun = begin(config, loaded)
+        self.state, self.frozen, self.sampling_key = begun.state, begun.frozen, begun.sampling_key
+        self.roll, self.train, self.elsewhere = begun.roll, begun.train, begun.elsewhere
+        self.measured = jitted(_measured, out_shardings=replicated(loaded.mesh))
         self.rows = own_rows(loaded.mesh, config.batch_size)
-        # Sampling and updating draw from separate streams of the seed.
-        self.sampling_key: Array = place_everywhere(jax.random.key(config.seed + 2**20), loaded.mesh)
         self.drawn = 0
         self.clock = Clock()
 
@@ -270,6 +291,6 @@ def trained_planner(config: Train, loaded: Loaded, run_dir: str) -> tuple[int, W
     """
     trainable, frozen = loaded.trainable(config.seed)
     optimizer = make_optimizer(config.optimizer, config.schedule.steps * config.passes)
-    like, _ = place_state(init_state(trainable, optimizer, config.seed), loaded.mesh)
+    like, _ = loaded.source.state(trainable, optimizer, config.seed)
     step, trained = restore_trained(find(run_dir), like)
     return step, planner_weights(loaded, frozen, trained)

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.errors import UserError
 from tracelift_jax.models import build
 from tracelift_jax.models.build import Adapter, LoraConfig, Model
-from tracelift_jax.models.fingerprint import fingerprint
 from tracelift_jax.models.transformer import ModelConfig, Transformer
-from tracelift_jax.parallel.hosts import place_everywhere
 from tracelift_jax.parallel.memory import device_bytes, same_buffers
 from tracelift_jax.parallel.mesh import MeshConfig, batch_shards, check_batch, make_mesh, split_batch
 from tracelift_jax.rollout.answerers import Answerer, OnDevice, OnServer
@@ -35,6 +31,7 @@ from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.data import eval_batches
 from tracelift_jax.train.run import console
+from tracelift_jax.train.source import Real, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +84,6 @@ class Roles:
             require(
                 self.reward_model is not None, f'Roles.reward_model must be set for reward kind "{self.reward.kind}"'
             )
-        require(self.reward_model is None or bool(self.reward_model.path), "Roles.reward_model needs a path")
         require(
             self.planner_model is None or self.executor_model is None,
             "Roles.planner_model and Roles.executor_model are not needed together: make one of them Roles.base",
@@ -123,7 +119,7 @@ class Loaded:
     """Roles with their weights.
 
     Attributes:
-        planner: what the planner starts from, without an adapter. executor: the executor.
+        source: of arrays. planner: what the planner starts from, without an adapter. executor: the executor.
         planner_shape: the planner in training, with its adapter.
         reward_model: (variables, heads) or None. setup: the rollout's static part. text: its tables.
         decoding: lays weights out for rollouts.
@@ -133,8 +129,8 @@ class Loaded:
     """
 
     roles: Roles
+    source: Source
     tokenizer: Tokenizer
-    mesh: Mesh
     pieces: Pieces
     planner: Decoder
     executor: Decoder
@@ -155,9 +151,8 @@ class Loaded:
         base = {"params": self.planner.params}
         frozen = {"planner": base, "executor": {"params": self.executor.params}, "reference": base}
         if self.roles.lora:
-            adapter = build.load_lora(self.roles.lora, self.planner_shape, seed, self.mesh, self.roles.mesh)
-            return {"lora": adapter}, frozen
-        return {"params": master_weights(self.planner.params)}, frozen | {"planner": {}}
+            return {"lora": self.source.lora(self.roles.lora, self.planner_shape, seed)}, frozen
+        return {"params": self.source.master(self.planner.params)}, frozen | {"planner": {}}
 
     def memory(self, trainable: Any, opt_state: Any, batch_size: int) -> dict[str, int]:
         """Bytes on the fullest device by what they hold; every buffer is counted once, however many roles use it."""
@@ -178,6 +173,11 @@ class Loaded:
         """Problem to arrays, for the data pipeline."""
         sizes = Sizes(self.roles.prompt_tokens, self.roles.answer_tokens)
         return partial(encode_problem, self.pieces, sizes, programs=self.programs)
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return self.source.mesh
 
     @property
     def programs(self) -> bool:
@@ -246,46 +246,42 @@ class Loaded:
         )
 
 
-def master_weights(params: Any) -> Any:
-    """A planner's own copy of a base, in float32, to train all of it.
-
-    Half precision would round small updates away, as with adapters; the model computes in `Model.dtype` all the same.
-    The base stays what it is for the executor, and donation does not touch it.
-    """
-    return jax.tree.map(lambda x: x.copy() if x.dtype == jnp.float32 else x.astype(jnp.float32), params)
-
-
 def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loaded:
-    """Reads all weights and tables of a run.
+    """Reads all weights and tables of a run; see `make_roles`."""
+    # Before any weights: without a sandbox there is no run.
+    judge_texts: Judge = ProgramJudge(roles.sandbox) if isinstance(roles.reward, CodeRewardConfig) else judge_answers
+    return make_roles(roles, normalize, Real(make_mesh(roles.mesh), roles.mesh), judge_texts)
+
+
+def make_roles(roles: Roles, normalize: Literal["std", "none"], source: Source, judge_texts: Judge) -> Loaded:
+    """All that a run is made of, with the arrays of `source`.
 
     Raises:
         UserError: a path, checkpoint or tokenizer cannot be used.
     """
-    # Before any weights: without a sandbox there is no run.
-    judge_texts: Judge = ProgramJudge(roles.sandbox) if isinstance(roles.reward, CodeRewardConfig) else judge_answers
     writers = build.folders(roles.planner_model or roles.base, roles.executor_model or roles.base)
     tokenizer = Tokenizer.load(build.find(roles.tokenizer or roles.base.path), *writers)
     pieces = Pieces(roles.prompts, tokenizer)
-    mesh = make_mesh(roles.mesh)
+    mesh = source.mesh
 
     @cache
     def decoder(model: Model) -> Decoder:
         shape = build.model_config(model, len(tokenizer))
-        return Decoder(shape, build.load_base(model, shape, mesh, roles.mesh))
+        return Decoder(shape, source.base(model, shape))
 
     planner, executor = decoder(roles.planner_model or roles.base), decoder(roles.executor_model or roles.base)
     grader, graded = None, None
     server = roles.executor_server
     served = None if server is None else Served(server, roles.prompts.stop)
-    fingerprints = {"executor": fingerprint(executor.params) if server is None else server.identity}
+    fingerprints = {"executor": source.fingerprint(executor.params) if server is None else server.identity}
     if planner is not executor:
-        fingerprints["planner_base"] = fingerprint(planner.params)
+        fingerprints["planner_base"] = source.fingerprint(planner.params)
     if roles.reward_model:
         base = decoder(roles.base)
         shared = (base.shape, base.params)
-        shape, graded = build.load_grader(roles.reward_model, shared, len(tokenizer), mesh, roles.mesh)
+        shape, graded = source.grader(roles.reward_model, shared, len(tokenizer))
         grader = Transformer(shape, mesh)
-        fingerprints["reward_model"] = fingerprint(*graded)
+        fingerprints["reward_model"] = source.fingerprint(*graded)
     planner_shape = dataclasses.replace(planner.shape, lora=build.lora_shape(roles.lora))
     setup = Setup(
         planner=Transformer(planner_shape, mesh),
@@ -303,11 +299,11 @@ def load_roles(roles: Roles, normalize: Literal["std", "none"] = "std") -> Loade
     shapes = [planner.shape, executor.shape, *([grader.config] if grader else [])]
     for shape in shapes:
         tokenizer.check_vocabulary(shape.vocab_size)
-    text = place_everywhere(make_text(pieces, max(shape.vocab_size for shape in shapes)), mesh)
+    text = source.everywhere(make_text(pieces, max(shape.vocab_size for shape in shapes)))
     return Loaded(
         roles,
+        source,
         tokenizer,
-        mesh,
         pieces,
         planner,
         executor,

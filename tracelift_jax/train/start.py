@@ -16,7 +16,8 @@ from tracelift_jax.text.prompts import Pieces, Prompts
 from tracelift_jax.text.tokenizer import Tokenizer
 from tracelift_jax.train.result import Trained, write_adapter, write_model
 from tracelift_jax.train.run import Schedule, console
-from tracelift_jax.train.update import Layouts, OptimizerConfig, TrainState, init_state, make_optimizer, place_state
+from tracelift_jax.train.source import Real, Source
+from tracelift_jax.train.update import Layouts, OptimizerConfig, TrainState, make_optimizer
 
 
 class Supervised(Protocol):
@@ -107,7 +108,12 @@ class Start:
 
 
 def start(config: Supervised, graded: bool) -> Start:
-    """Reads the model of a run onto the mesh and makes what is trained.
+    """Reads the model of a run onto the mesh and makes what is trained; see `start_from`."""
+    return start_from(config, graded, Real(make_mesh(config.mesh), config.mesh))
+
+
+def start_from(config: Supervised, graded: bool, source: Source) -> Start:
+    """A run before its first step, with the arrays of `source`.
 
     Args:
         graded: a reward model: with heads, and without an output projection.
@@ -121,29 +127,19 @@ def start(config: Supervised, graded: bool) -> Start:
     )
     folders = build.folders(config.model)
     tokenizer = Tokenizer.load(build.find(config.tokenizer or config.model.path), *folders)
-    mesh = make_mesh(config.mesh)
-    shape, base, heads = _read(config, build.model_config(config.model, len(tokenizer)), mesh, graded)
+    shape, heads = build.model_config(config.model, len(tokenizer)), None
+    if graded:
+        shape, base, heads = source.beginner(config.model, shape, config.seed)
+    else:
+        base = source.base(config.model, shape)
     shape = dataclasses.replace(shape, lora=config.lora)
     trainable, frozen = {"params": base}, {}
     if config.lora:
-        trainable, frozen = {"lora": build.init_lora(shape, config.seed, mesh, config.mesh)}, {"params": base}
+        trainable, frozen = {"lora": source.lora(config.lora, shape, config.seed)}, {"params": base}
     if graded:
         trainable["heads"] = heads
     optimizer = make_optimizer(config.optimizer, config.schedule.steps)
     origin = folders[0] if folders else None
-    state, layouts = place_state(init_state(trainable, optimizer, config.seed), mesh)
-    return Start(tokenizer, Pieces(config.prompts, tokenizer), mesh, shape, base, origin, frozen, state, layouts)
-
-
-def _read(config: Supervised, shape: ModelConfig, mesh: Mesh, graded: bool) -> tuple[ModelConfig, Any, Any]:
-    """Shape, parameters and, if `graded`, heads: those of the model's directory where it has some, else fresh ones."""
-    model = config.model
-    if graded and build.has_heads(model):
-        require(not model.grow, f"Model.grow = {model.grow}: {model.path} is a reward model; only a base can grow")
-        shape, _ = build.without_head(shape, {})
-        return shape, *build.load_reward_model(model, shape, mesh, config.mesh)
-    base = build.load_base(model, shape, mesh, config.mesh)
-    if not graded:
-        return shape, base, None
-    shape, base = build.without_head(shape, base)
-    return shape, base, build.init_heads(shape, config.seed, mesh, config.mesh)
+    state, layouts = source.state(trainable, optimizer, config.seed)
+    pieces = Pieces(config.prompts, tokenizer)
+    return Start(tokenizer, pieces, source.mesh, shape, base, origin, frozen, state, layouts)

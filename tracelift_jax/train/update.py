@@ -215,7 +215,7 @@ def place_state(state: TrainState, mesh: Mesh) -> tuple[TrainState, Layouts]:
     return place(state, layouts.state), layouts
 
 
-def jit_step(step: Callable, layouts: Layouts | None) -> Callable:
+def jit_step(step: Callable, layouts: Layouts | None) -> Any:
     """Jits `step(state, ...) -> (state, metrics)`: the state is donated and stays where it is."""
     if layouts is None:
         return jax.jit(step, donate_argnums=0)
