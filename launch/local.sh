@@ -2,7 +2,8 @@
 # The whole method on this machine, from clone to a trained planner: `launch/local.sh [RUNS_DIR]`.
 #
 # Makes .venv if there is none, trains a planner on the dial world by execution only and by TraceLift, from the shipped
-# base and reward model, and ends with a table and a page to look at. About 5 minutes on 2 cores; started again, it continues where it was.
+# base and reward model, and ends with a table and a page to look at. About 5 minutes on 2 cores; started again, it
+# continues where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/env.sh
