@@ -19,6 +19,7 @@ from tracelift_jax.rollout.elsewhere import Heard
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import Rollout
+from tracelift_jax.rollout.settle import Settling
 from tracelift_jax.tasks.problem import Oracle
 from tracelift_jax.train.baseline import VISIBLE_AFTER, BaselineCounts
 from tracelift_jax.train.baseline_file import Baseline, BaselineFile, open_baseline
@@ -120,6 +121,7 @@ class PlannerTraining:
             loaded.setup, config.loss, config.optimizer, config.passes, steps, layouts
         )
         self.elsewhere = loaded.elsewhere(loaded.setup) if loaded.host_judges else None
+        self.settle = Settling(config.roles.reward, loaded.setup.normalize, layouts.batch)
         self.measured = jitted(_measured, out_shardings=layouts.same)
         self.rows = own_rows(loaded.mesh, config.batch_size)
         # Sampling and updating draw from separate streams of the seed.
@@ -174,18 +176,19 @@ class PlannerTraining:
         return state, metrics, ((done, heard), counts)
 
     def rollout(self, state: TrainState, batch: PromptBatch) -> Done:
-        """One rollout, judged on the device or by the host."""
+        """One rollout, judged on the device or by the host; settled as it can be replayed."""
         loaded = self.loaded
         weights = planner_weights(loaded, self.frozen, state.trainable)
         if self.elsewhere is None:
-            return self.roll(weights, loaded.text, batch, self.sampling_key, state.step), None
+            return self.settle(self.roll(weights, loaded.text, batch, self.sampling_key, state.step)), None
         key = jax.random.fold_in(self.sampling_key, state.step)
         try:
-            return self.elsewhere(loaded.text, weights, batch, self.problems_drawn, key)
+            done, heard = self.elsewhere(loaded.text, weights, batch, self.problems_drawn, key)
         except UserError:
             self.stream.set_state(self.before)
             self.drawn -= 1
             raise
+        return self.settle(done), heard
 
     def host_state(self) -> dict[str, Any]:
         """What the host must remember between runs."""
