@@ -30,7 +30,7 @@ def answer(prompt: str, dice: random.Random) -> str:
 
 
 class Executor(BaseHTTPRequestHandler):
-    """`POST /v1/completions`: `n` answers to a prompt, drawn by its `seed`."""
+    """`POST /v1/completions`: `n` answers to a prompt, 1 if it does not say, drawn by its `seed`."""
 
     protocol_version = "HTTP/1.1"
 
@@ -38,7 +38,7 @@ class Executor(BaseHTTPRequestHandler):
         """Answers one request."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         dice = random.Random(f"{asked['seed']} {asked['prompt']}")
-        choices = [{"index": i, "text": answer(asked["prompt"], dice)} for i in range(asked["n"])]
+        choices = [{"index": i, "text": answer(asked["prompt"], dice)} for i in range(asked.get("n", 1))]
         told = json.dumps({"choices": choices}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
