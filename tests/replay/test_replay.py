@@ -248,6 +248,13 @@ def test_the_frozen_weights_find_one_unit_in_the_last_place(runs, tmp_path, repl
     assert (str(number + 1), field) in found(told) and {line for line, _ in found(told)} == {str(number + 1)}
 
 
+def test_what_follows_from_another_grade_is_told_of_its_record_alone(runs, tmp_path, replayed):
+    run_dir = Path(shutil.copytree(runs["likelihood"], tmp_path / "run"))
+    number = next(n for n, row in enumerate(read(file_of(run_dir))) if row["well_formed"] and row["uplift"])
+    change(file_of(run_dir), number, "rubric", lambda labels: [label / 2 for label in labels])
+    assert found(replayed(run_dir)) == [(str(number + 1), "score"), (str(number + 1), "reward")]
+
+
 def test_a_forged_reward_of_a_whole_group_is_found(runs, tmp_path, replayed):
     """Rewards and advantages that follow from each other, and not from the verdicts."""
     run_dir = Path(shutil.copytree(runs["likelihood"], tmp_path / "run"))

@@ -78,6 +78,14 @@ def test_in_a_larger_program_only_rounding_differs(config):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_a_malformed_trace_is_never_right_and_its_grade_is_nothing():
+    done = jax.device_get(Settling(RewardConfig(malformed="fail"), "std")(facts()))
+    bad = ~done.well_formed
+    assert bad.any() and not done.score[bad].any() and not done.verdicts[bad].any() and done.score[~bad].all()
+    np.testing.assert_array_equal(done.uplift.value[bad], -done.uplift.baseline_likelihood[bad])
+    np.testing.assert_allclose(done.reward[bad], -0.5 * done.uplift.baseline_likelihood[bad], atol=1e-7)
+
+
 @dataclasses.dataclass(frozen=True)
 class Short:
     """1 for a right answer, less what the tokens cost."""
