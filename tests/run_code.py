@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,8 @@ from typing import Any
 from tracelift_jax.config import Limits
 from tracelift_jax.tasks.sandbox import Program, Ran, Unprotected
 
+PROGRAM = re.compile(r"\s*print\(\((\d) ([-+*]) (\d)\) % 10\)\s*")
+"""A program of the dial."""
 DROP = 0
 """The status of a request whose connection is broken."""
 
@@ -40,6 +43,24 @@ def result(ran: Ran) -> dict[str, Any]:
         "executor_pod_name": None,
         "files": {},
     }
+
+
+def printed(program: str) -> int | None:
+    """What a program of the dial prints, without running it; None where it is something else."""
+    found = PROGRAM.fullmatch(program)
+    if not found:
+        return None
+    a, b = int(found[1]), int(found[3])
+    return {"+": a + b, "-": a - b, "*": a * b}[found[2]] % 10
+
+
+def run_of_the_dial(body: dict[str, Any]) -> dict[str, Any]:
+    """What a server says of a program of the dial, without running it."""
+    program = body["code"]
+    if program == "print(input())":
+        return result(Ran("ok", body["stdin"]))
+    value = printed(program)
+    return result(Ran("uncompilable", error="SyntaxError") if value is None else Ran("ok", f"{value}\n"))
 
 
 class RunCode:

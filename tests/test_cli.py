@@ -186,6 +186,7 @@ COMMANDS = {
     "eval": ("--run_dir", "--run_dir"),
     "solve": ("--gin_file", "--run_dir"),
     "export": ("runs/", "RUN_DIR"),
+    "replay": ("runs/", "--rescore"),
     "score": ("in.jsonl out.jsonl --gin_file", "OUT.jsonl"),
     "serve": ("--rm --gin_file", "--port"),
     "prepare": ("--gin_file", "--out"),

@@ -241,6 +241,30 @@ def _export(given: Given) -> None:
     run_export(given.value, given.args.run_dir, given.args.out, given.args.adapter)
 
 
+# ----------------------------------------------------------------------------------------------------------- replay
+
+
+def _replay_arguments(sub: ArgumentParser) -> None:
+    sub.add_argument("run_dir", metavar="RUN_DIR", help="a run directory of train")
+    sub.add_argument("--step", type=int, action="append", default=[], metavar="N", help="a step, repeatable; else all")
+    sub.add_argument("--rescore", action="store_true", help="grades and likelihoods too, from the frozen weights")
+    sub.add_argument("--rerun", action="store_true", help="run the answers too, where they are programs")
+    sub.add_argument("--json", action="store_true", help="print one JSON object, with every difference")
+
+
+def _replay(given: Given) -> None:
+    """Exits with 1 where something differs."""
+    from tracelift_jax.config import Train
+    from tracelift_jax.replay.command import Asked, run_replay
+
+    args = given.args
+    if given.files:
+        raise UserError("tracelift replay: takes no --gin_file; the run directory knows its experiment")
+    asked = Asked(args.run_dir, args.step, args.rescore, args.rerun, args.json)
+    if not run_replay(lambda paths: given.value(Train, paths), asked):
+        raise SystemExit(1)
+
+
 # -------------------------------------------------------------------------------------------------- score and serve
 
 
@@ -414,6 +438,13 @@ COMMANDS = {
         "tracelift export runs/tracelift --out=exports/planner",
         _export_arguments,
         _export,
+        gin="optional",
+    ),
+    "replay": Command(
+        "compute the rewards of a run again from its records, and say which agree bit for bit",
+        "tracelift replay runs/tracelift --step=3 --rescore",
+        _replay_arguments,
+        _replay,
         gin="optional",
     ),
     "score": Command(

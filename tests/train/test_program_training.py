@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_code import RunCode, result, run_code
+from run_code import RunCode, printed, run_code, run_of_the_dial
 from tiny import ROOT, Outcome, command, metrics
 
 from tracelift_jax.errors import UserError
-from tracelift_jax.tasks.sandbox import Bubblewrap, Ran, box, remote
+from tracelift_jax.tasks.sandbox import Bubblewrap, box, remote
 
 FILE = ROOT / "experiments" / "dial_code" / "tracelift.gin"
 SMALL = (
@@ -30,7 +29,6 @@ SMALL = (
     "grader/Model.scan_unroll=1",
 )
 BUSY = (503, "no worker")
-PROGRAM = re.compile(r"\s*print\(\((\d) ([-+*]) (\d)\) % 10\)\s*")
 
 
 def train(run_dir: Path, *bindings: str) -> Outcome:
@@ -41,24 +39,6 @@ def train(run_dir: Path, *bindings: str) -> Outcome:
 def traces(run_dir: Path) -> list[dict[str, Any]]:
     files = sorted((run_dir / "traces").iterdir())
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
-def printed(program: str) -> int | None:
-    """What a program of the dial prints, without running it; None where it is something else."""
-    found = PROGRAM.fullmatch(program)
-    if not found:
-        return None
-    a, b = int(found[1]), int(found[3])
-    return {"+": a + b, "-": a - b, "*": a * b}[found[2]] % 10
-
-
-def run_of_the_dial(body: dict[str, Any]) -> dict[str, Any]:
-    """What a server says of a program of the dial, without running it."""
-    program = body["code"]
-    if program == "print(input())":
-        return result(Ran("ok", body["stdin"]))
-    value = printed(program)
-    return result(Ran("uncompilable", error="SyntaxError") if value is None else Ran("ok", f"{value}\n"))
 
 
 @contextmanager

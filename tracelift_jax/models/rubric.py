@@ -39,9 +39,13 @@ class Grade:
 
     @property
     def score(self) -> Array:
-        """float32 [*lead] in [0, 1]: half the mean expected label over 4, half the predicted total (METHOD)."""
-        derived = self.expected.mean(-1) / (LABELS - 1)
-        return 0.5 * derived + 0.5 * self.total
+        """float32 [*lead] in [0, 1], see `score_of`."""
+        return score_of(self.expected, self.total)
+
+
+def score_of(expected: Array, total: Array) -> Array:
+    """float32 [*lead] in [0, 1]: half the mean expected label [*lead, 5] over 4, half the total [*lead] (METHOD)."""
+    return 0.5 * (expected.mean(-1) / (LABELS - 1)) + 0.5 * total
 
 
 class RubricHeads(nn.Module):

@@ -103,7 +103,7 @@ class Elsewhere:
         verdicts, counts = combine(at_rows(judged, rows, size))
         executed = None
         if isinstance(self._setup.reward, CodeRewardConfig):
-            executed = _executed(combine(at_rows(_tested(findings, shape[:2]), rows, size)), self._setup.reward)
+            executed = executed_of(combine(at_rows(_tested(findings, shape[:2]), rows, size)), self._setup.reward)
         given = (answers.tokens, answers.alone_tokens, verdicts, counts, executed)
         if mesh is not None:
             given = place_batch(given, mesh)
@@ -197,7 +197,7 @@ def _tested(findings: Findings, shape: tuple[int, ...]) -> tuple[np.ndarray, np.
     return passed, total, codes
 
 
-def _executed(tested: tuple[np.ndarray, np.ndarray, np.ndarray], config: CodeRewardConfig) -> np.ndarray:
+def executed_of(tested: tuple[np.ndarray, np.ndarray, np.ndarray], config: CodeRewardConfig) -> np.ndarray:
     """float32 [B, G]: what the tests of the primary programs are worth; of one that failed, what nobody looks at."""
     passed, total, codes = map(jnp.asarray, tested)
     return np.asarray(exec_reward(passed, total, codes, config.exec_style))

@@ -71,12 +71,14 @@ def records(
             if heard is not None:
                 answers, without_answers = list(heard.answers.behind[b][g]), list(heard.answers.alone[b][g])
                 if problem.answer_kind == "program":
-                    tested = outcome_fields(heard.findings[b][g])
+                    tested = outcome_fields(heard.findings[b][g]) | {"examples": problem.tests}
             record = common | {
                 "problem_id": problem.problem_id,
                 "trace": g,
                 "problem": problem.text,
                 "reference": problem.answer,
+                "task_name": problem.task_name,
+                "task_type": problem.task_type,
                 "trace_tokens": tokens,
                 "reasoning": body,
                 "sampler_logprobs": [round(float(x), 5) for x in np.asarray(done.logprobs[b, g])[: len(tokens)]],
@@ -88,6 +90,7 @@ def records(
                 "uplift": float(gained.value[b, g]),
                 "with_counts": [int(gained.ok[b, g]), int(gained.trials[b, g])],
                 "without_counts": [int(gained.baseline_ok[b, g]), int(gained.baseline_trials[b, g])],
+                "without_tokens": [answer for answer in without if answer] if done.answers.ids.shape[-1] else None,
                 "without_answers": without_answers,
                 "likelihood": float(gained.likelihood[b, g]),
                 "baseline_likelihood": float(gained.baseline_likelihood[b, g]),

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from tracelift_jax.checked import check_types, require
+from tracelift_jax.rollout.own_reward import OwnReward
 from tracelift_jax.rollout.shaping import Shaping
 
 ExecStyle = Literal["binary", "pass_rate", "coderl", "hybrid"]
@@ -28,6 +29,8 @@ class RewardConfig:
         malformed: of traces without closing tag, empty, or with a second opening tag: "fail" counts them as always
             wrong with grade 0; "execute" closes the tag and judges them like any other; "mask" leaves them out of
             the group.
+        own: a reward of your own in place of the equation of `kind`, see `rollout/own_reward.py`. It is given what
+            `uplift` measures, and grades where there is a reward model.
     """
 
     kind: Literal["tracelift", "exec_only", "rm_only", "uplift_only"] = "tracelift"
@@ -39,6 +42,7 @@ class RewardConfig:
     adaptive_share: float = 0.25
     shaping: Shaping = "sign_aware"
     malformed: Literal["fail", "execute", "mask"] = "fail"
+    own: OwnReward | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -52,16 +56,20 @@ class RewardConfig:
         require(self.adaptive == 0 or self.uplift == "sampled", f'{name}.adaptive needs uplift = "sampled"')
         unmeasured = self.needs_uplift and self.uplift == "none"
         require(not unmeasured, f'{name}.uplift must not be "none" for kind "{self.kind}"')
+        fixed = self.own is None or type(self.own).__hash__ is not None
+        require(fixed, f"{name}.own must be hashable: make {type(self.own).__name__} a frozen dataclass")
 
     @property
     def needs_uplift(self) -> bool:
         """Whether the reward is computed from the uplift."""
+        if self.own is not None:
+            return self.uplift != "none"
         return self.kind in ("tracelift", "uplift_only")
 
     @property
     def needs_grade(self) -> bool:
-        """Whether the reward is computed from the reward model's score."""
-        return self.kind in ("tracelift", "rm_only")
+        """Whether the reward cannot be computed without the reward model's score."""
+        return self.own is None and self.kind in ("tracelift", "rm_only")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@
     verdicts  = equal(read_number(answers), reference)          [B, G, 1 + K], and E more where undecided
     u         = uplift(with, without)                           [B, G]
     s         = grade(reward model | problem, reason)           [B, G]
-    reward    = math_reward(e2e, s, u)                          [B, G]
+    reward    = math_reward(e2e, s, u)                          [B, G], in settle.py
     advantage = group_advantages(reward)                        [B, G]
 
 No token visits the host before the reward exists. With an executor elsewhere (`elsewhere.py`), `write` and `judge` are
@@ -20,68 +20,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from tracelift_jax.rollout.adaptive import ask_further, rates_that_matter
-from tracelift_jax.rollout.advantage import group_advantages
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
-from tracelift_jax.rollout.code_reward import code_reward, count_coefficient, exec_reward
 from tracelift_jax.rollout.execute import Shown, answer_probability, answers, read
-from tracelift_jax.rollout.reward import FAILED, OK, math_reward, success_rate, uplift
-from tracelift_jax.rollout.reward_config import CodeRewardConfig
+from tracelift_jax.rollout.result import Rollout as Rollout
+from tracelift_jax.rollout.result import Uplift as Uplift
+from tracelift_jax.rollout.reward import success_rate
 from tracelift_jax.rollout.sample import Samples, sample
 from tracelift_jax.rollout.score import grade
-from tracelift_jax.tasks.outcome import Outcome
+from tracelift_jax.rollout.settle import settled
 from tracelift_jax.text.spans import GOOD, Tokens, splice
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Uplift:
-    """What the reasoning gave the executor, with the counts and probabilities it comes from.
-
-    Attributes:
-        value: float32 [B, G] in [-1, 1].
-        ok, trials: int32 [B, G], right and judged samples with the reasoning (sampled uplift; else 0).
-        baseline_ok, baseline_trials: int32 [B, G], the same without it.
-        baseline_answers: [B, n, A] or, resampled, [B, G, K, A] answers behind those counts, where drawn in this step.
-        likelihood, baseline_likelihood: float32 [B, G], probability of the reference answer with and without.
-    """
-
-    value: Array
-    ok: Array
-    trials: Array
-    baseline_ok: Array
-    baseline_trials: Array
-    baseline_answers: Tokens
-    likelihood: Array
-    baseline_likelihood: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Rollout:
-    """One step's traces and all that their rewards are made of.
-
-    Attributes:
-        traces: [B, G, R] as sampled. logprobs: float32 [B, G, R] of the sampler.
-        well_formed: bool [B, G]. answers: [B, G, 1 + K, A], the primary one first. verdicts: int8 [B, G, 1 + K].
-        uplift: see `Uplift`. rubric: float32 [B, G, 5] expected labels. total, score: float32 [B, G].
-        reward, advantage: float32 [B, G]. counted: bool [B, G], traces that are learnt from.
-        asked: bool [B, G, 1 + K + E], with `RewardConfig.adaptive`: which of as many answers and verdicts there are;
-            the others are no answers, and no failures. None: all.
-    """
-
-    traces: Tokens
-    logprobs: Array
-    well_formed: Array
-    answers: Tokens
-    verdicts: Array
-    uplift: Uplift
-    rubric: Array
-    total: Array
-    score: Array
-    reward: Array
-    advantage: Array
-    counted: Array
-    asked: Array | None = None
 
 
 def sample_traces(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> Samples:
@@ -157,18 +104,22 @@ def no_uplift(shape: tuple[int, ...], baseline_answers: Tokens) -> Uplift:
 def sampled_uplift(
     nothing: Uplift, ok: Array, trials: Array, base_ok: Array, base_trials: Array, baseline_answers: Tokens
 ) -> Uplift:
-    """The uplift by counts int32 [B, G]; 0 where nothing was judged on one side."""
-    value = uplift(ok / jnp.maximum(trials, 1), base_ok / jnp.maximum(base_trials, 1))
-    value = jnp.where((trials > 0) & (base_trials > 0), value, 0.0)
+    """What was counted, int32 [B, G]."""
     return dataclasses.replace(
         nothing,
-        value=value,
         ok=ok,
         trials=trials,
         baseline_ok=base_ok,
         baseline_trials=base_trials,
         baseline_answers=baseline_answers,
     )
+
+
+def likelihoods(setup: Setup, weights: Weights, shown: Shown, alone: Shown, batch: PromptBatch) -> tuple[Array, Array]:
+    """float32 [B, G] each, the executor's probability of the reference answer with the reasoning and without it."""
+    with_it = answer_probability(setup, weights.executor, shown, batch)
+    without = answer_probability(setup, weights.executor, alone, batch)
+    return with_it, jnp.broadcast_to(without[:, None], with_it.shape)
 
 
 def measure_uplift(
@@ -181,18 +132,15 @@ def measure_uplift(
     batch: PromptBatch,
     key: Array,
 ) -> Uplift:
-    """Compares the executor with each trace to the executor without it, as `reward.uplift` says."""
+    """Compares the executor with each trace to the executor without it, as `reward.uplift` says; `settle` subtracts."""
     shape = shown.end.shape[:2]
     nothing = no_uplift(shape, _no_answers(shape[0], setup))
     match setup.reward.uplift:
         case "none":
             return nothing
         case "likelihood":
-            with_it = answer_probability(setup, weights.executor, shown, batch)
-            without = jnp.broadcast_to(answer_probability(setup, weights.executor, alone, batch)[:, None], shape)
-            return dataclasses.replace(
-                nothing, value=uplift(with_it, without), likelihood=with_it, baseline_likelihood=without
-            )
+            with_it, without = likelihoods(setup, weights, shown, alone, batch)
+            return dataclasses.replace(nothing, likelihood=with_it, baseline_likelihood=without)
         case "sampled":
             ok, trials = success_rate(verdicts[..., 1:])
             return sampled_uplift(nothing, ok, trials, *measure_baseline(setup, text, weights, alone, batch, key))
@@ -240,6 +188,14 @@ def grade_traces(setup: Setup, weights: Weights, batch: PromptBatch, reason: Tok
     return Grades(graded.expected, graded.total, graded.score)
 
 
+def show(setup: Setup, weights: Weights, batch: PromptBatch, reason: Tokens) -> tuple[Shown, Shown]:
+    """What the executor reads before it answers: with each reasoning [B, G, T], and without any, [B]."""
+    problem = read(setup.executor, weights.executor, batch.executor)
+    shown = read(setup.executor, weights.executor, splice((), reason, setup.fixed.ask), problem.context)
+    alone = read(setup.executor, weights.executor, _piece(setup.fixed.ask_directly, len(problem.end)), problem.context)
+    return shown, alone
+
+
 def execute(
     setup: Setup, text: Text, weights: Weights, batch: PromptBatch, written: Written, keys: tuple[Array, Array]
 ) -> tuple[Tokens, Array, Uplift, Array | None]:
@@ -253,9 +209,7 @@ def execute(
         more, and bool [B, G, 1 + K + E] says which were asked for; else None.
     """
     repeats = setup.reward.repeats if setup.reward.uplift == "sampled" else 0
-    problem = read(setup.executor, weights.executor, batch.executor)
-    shown = read(setup.executor, weights.executor, splice((), written.reason, setup.fixed.ask), problem.context)
-    alone = read(setup.executor, weights.executor, _piece(setup.fixed.ask_directly, len(problem.end)), problem.context)
+    shown, alone = show(setup, weights, batch, written.reason)
     said, verdicts = answers(setup, text, weights.executor, shown, 1 + repeats, batch, keys[0])
     asked = None
     if setup.reward.adaptive:
@@ -283,34 +237,24 @@ def judge(
         said: [B, G, 1 + K, A]. verdicts: int8 [B, G, 1 + K]. gained: as measured, whatever the form of the traces.
         asked: see `Rollout`. executed: float32 [B, G], `exec_reward` of the primary programs, where they are programs.
     """
-    config, well_formed = setup.reward, written.well_formed
-    verdicts, gained, score = _apply_malformed_rule(setup, well_formed, verdicts, gained, grades.score)
-    primary = verdicts[..., 0]
-    if isinstance(config, CodeRewardConfig):
-        assert executed is not None
-        reward = _program_reward(config, well_formed, executed, score, gained)
-    else:
-        reward = math_reward((primary == OK).astype(jnp.float32), score, gained.value, config)
-    counted = (primary != FAILED) & jnp.asarray(batch.real)[:, None]
-    if config.malformed == "mask":
-        counted = counted & well_formed
-    if config.needs_uplift and config.uplift == "sampled":
-        counted = counted & (gained.trials > 0) & (gained.baseline_trials > 0)
-    return Rollout(
+    zeros = jnp.zeros(verdicts.shape[:2], jnp.float32)
+    done = Rollout(
         traces=written.traces.tokens,
         logprobs=written.traces.logprobs,
-        well_formed=well_formed,
+        well_formed=written.well_formed,
         answers=said,
         verdicts=verdicts,
         uplift=gained,
         rubric=grades.rubric,
         total=grades.total,
-        score=score,
-        reward=reward,
-        advantage=group_advantages(reward, counted, setup.normalize),
-        counted=counted,
+        score=zeros,
+        reward=zeros,
+        advantage=zeros,
+        counted=jnp.broadcast_to(jnp.asarray(batch.real)[:, None], verdicts.shape[:2]),
         asked=asked,
+        executed=executed,
     )
+    return settled(setup.reward, setup.normalize, done)
 
 
 def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key: Array) -> Rollout:
@@ -331,37 +275,7 @@ def rollout(setup: Setup, text: Text, weights: Weights, batch: PromptBatch, key:
         return judge(setup, batch, written, grades, *done)
 
 
-def _program_reward(
-    config: CodeRewardConfig, well_formed: Array, executed: Array, score: Array, gained: Uplift
-) -> Array:
-    """float32 [B, G]; a malformed trace that fails counts as one behind which no program was written."""
-    if config.malformed == "fail":
-        nothing = exec_reward(jnp.int32(0), jnp.int32(1), jnp.int32(Outcome.NO_PROGRAM.code), config.exec_style)
-        executed = jnp.where(well_formed, executed, nothing)
-    counts = (gained.ok, gained.trials, gained.baseline_ok, gained.baseline_trials)
-    return code_reward(executed, score, count_coefficient(*counts, dict(config.tie_table)), config)
-
-
 def _piece(piece: tuple[int, ...], batch: int) -> Tokens:
     """A fixed piece for every problem; [B, len(piece)]."""
     ids = jnp.broadcast_to(jnp.asarray(piece, jnp.int32), (batch, len(piece)))
     return Tokens(ids, jnp.ones(ids.shape, bool))
-
-
-def _apply_malformed_rule(
-    setup: Setup, well_formed: Array, verdicts: Array, gained: Uplift, score: Array
-) -> tuple[Array, Uplift, Array]:
-    """With "fail", a malformed trace counts as one the executor never gets right, and its grade as 0."""
-    if setup.reward.malformed != "fail":
-        return verdicts, gained, score
-    verdicts = jnp.where(well_formed[..., None], verdicts, 0).astype(jnp.int8)
-    base = gained.baseline_likelihood
-    if setup.reward.uplift == "sampled":
-        base = gained.baseline_ok / jnp.maximum(gained.baseline_trials, 1)
-    gained = dataclasses.replace(
-        gained,
-        value=jnp.where(well_formed, gained.value, uplift(jnp.zeros_like(base), base)),
-        ok=jnp.where(well_formed, gained.ok, 0),
-        likelihood=jnp.where(well_formed, gained.likelihood, 0.0),
-    )
-    return verdicts, gained, jnp.where(well_formed, score, 0.0)

@@ -13,12 +13,13 @@ from tracelift_jax.errors import UserError
 from tracelift_jax.models.build import find
 from tracelift_jax.parallel.hosts import combine, first, own_rows, place_batch, take_rows
 from tracelift_jax.parallel.jitted import jitted
-from tracelift_jax.parallel.mesh import check_batch, replicated
+from tracelift_jax.parallel.mesh import check_batch, replicated, split_batch
 from tracelift_jax.rollout.batch import PromptBatch, Weights
 from tracelift_jax.rollout.elsewhere import Elsewhere, Heard
 from tracelift_jax.rollout.evaluate import Evaluation
 from tracelift_jax.rollout.records import records
 from tracelift_jax.rollout.rollout import Rollout
+from tracelift_jax.rollout.settle import Settling
 from tracelift_jax.tasks.problem import Oracle
 from tracelift_jax.train.baseline import VISIBLE_AFTER, BaselineCounts
 from tracelift_jax.train.baseline_file import Baseline, BaselineFile, open_baseline
@@ -143,6 +144,7 @@ class PlannerTraining:
         begun = begin(config, loaded)
         self.state, self.frozen, self.sampling_key = begun.state, begun.frozen, begun.sampling_key
         self.roll, self.train, self.elsewhere = begun.roll, begun.train, begun.elsewhere
+        self.settle = Settling(config.roles.reward, loaded.setup.normalize, split_batch(loaded.mesh))
         self.measured = jitted(_measured, out_shardings=replicated(loaded.mesh))
         self.rows = own_rows(loaded.mesh, config.batch_size)
         self.drawn = 0
@@ -195,18 +197,19 @@ class PlannerTraining:
         return state, metrics, ((done, heard), counts)
 
     def rollout(self, state: TrainState, batch: PromptBatch) -> Done:
-        """One rollout, judged on the device or by the host."""
+        """One rollout, judged on the device or by the host; settled as it can be replayed."""
         loaded = self.loaded
         weights = planner_weights(loaded, self.frozen, state.trainable)
         if self.elsewhere is None:
-            return self.roll(weights, loaded.text, batch, self.sampling_key, state.step), None
+            return self.settle(self.roll(weights, loaded.text, batch, self.sampling_key, state.step)), None
         key = jax.random.fold_in(self.sampling_key, state.step)
         try:
-            return self.elsewhere(loaded.text, weights, batch, self.problems_drawn, key)
+            done, heard = self.elsewhere(loaded.text, weights, batch, self.problems_drawn, key)
         except UserError:
             self.stream.set_state(self.before)
             self.drawn -= 1
             raise
+        return self.settle(done), heard
 
     def host_state(self) -> dict[str, Any]:
         """What the host must remember between runs."""

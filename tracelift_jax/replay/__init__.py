@@ -1,0 +1,1 @@
+"""Rewards computed again from what a run recorded of them."""
