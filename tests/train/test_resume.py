@@ -117,6 +117,7 @@ def test_what_was_done_behind_the_last_checkpoint_is_done_again(gin, straight, t
     assert_same_run(gin, run_dir, straight[0])
 
 
+@pytest.mark.slow
 def test_killed_and_continued_is_the_same(gin, tmp_path):
     """SIGTERM in the middle of a run of a real process, which leaves a checkpoint and exits with 75."""
     steps, more = 24, ("--gin.STEPS=24", "--gin.Schedule.checkpoint_every=24")
