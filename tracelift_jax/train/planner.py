@@ -17,6 +17,7 @@ from jax import Array
 from tracelift_jax.models.logprobs import shift, token_logprobs
 from tracelift_jax.models.segment import expand
 from tracelift_jax.models.transformer import Transformer
+from tracelift_jax.parallel.jitted import Jitted
 from tracelift_jax.rollout.batch import PromptBatch, Setup, Text, Weights
 from tracelift_jax.rollout.execute import read
 from tracelift_jax.rollout.rollout import Rollout, rollout
@@ -116,5 +117,4 @@ def make_steps(
         values = means(metrics | gap | rollout_metrics(done))
         return dataclasses.replace(state, step=state.step + 1), values
 
-    jit_roll = jax.jit(roll) if layouts is None else jax.jit(roll, out_shardings=layouts.batch)
-    return optimizer, jit_roll, jit_step(train, layouts)
+    return optimizer, Jitted(roll, layouts and layouts.batch), jit_step(train, layouts)

@@ -115,9 +115,9 @@ def _planner(config: Train, devices: Sequence[Any]) -> Plan:
         lowered = {"rollout": begun.roll.lower(*arguments)}
     else:
         lowered, done = begun.elsewhere.lower(text, weights, batch, begun.sampling_key)
-    programs += [Program(name, each, ("weights",), during) for name, each in lowered.items()]
+    programs += [Program(name, each, ("shared.weights",), during) for name, each in lowered.items()]
     update = begun.train.lower(state, frozen, batch, done)
-    programs.append(Program("update", update, ("state.trainable", "frozen"), _bytes((everything, done))))
+    programs.append(Program("update", update, ("donated.trainable", "shared.frozen"), _bytes((everything, done))))
     resident = loaded.memory(state.trainable, state.opt_state, config.batch_size)
     resident.pop("key-value caches, at most")
     caches = cache_bytes(loaded.setup, roles.prompt_tokens, config.batch_size // _shards(mesh))
@@ -176,7 +176,9 @@ def _supervised(config: Sft | TrainRm, devices: Sequence[Any]) -> Plan:
         raise UserError(f"{name}: the token limits have no room for the words around a problem; raise them")
     batch = _batch(row, config.batch_size, mesh)
     lowered = steps[1].lower(begun.state, begun.frozen, batch)
-    update = Program("update", lowered, ("state.trainable", "frozen"), _bytes((begun.state, begun.frozen, batch)))
+    update = Program(
+        "update", lowered, ("donated.trainable", "shared.frozen"), _bytes((begun.state, begun.frozen, batch))
+    )
     return Plan(mesh, [update], begun.memory(), _bytes(begun.frozen), 0, 0, [begun.shape])
 
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.parallel.hosts import place
+from tracelift_jax.parallel.jitted import Jitted
 from tracelift_jax.parallel.mesh import replicated, split_batch
 from tracelift_jax.train.losses import Sums
 
@@ -215,12 +216,10 @@ def place_state(state: TrainState, mesh: Mesh) -> tuple[TrainState, Layouts]:
     return place(state, layouts.state), layouts
 
 
-def jit_step(step: Callable, layouts: Layouts | None) -> Any:
+def jit_step(step: Callable, layouts: Layouts | None) -> Jitted:
     """Jits `step(state, ...) -> (state, metrics)`: the state is donated and stays where it is."""
-    if layouts is None:
-        return jax.jit(step, donate_argnums=0)
     # Fixed layouts: the state that comes out is laid out like the one that went in, so nothing compiles twice.
-    return jax.jit(step, donate_argnums=0, out_shardings=(layouts.state, layouts.same))
+    return Jitted(step, layouts and (layouts.state, layouts.same), donate=True)
 
 
 def supervised_step(
