@@ -261,6 +261,39 @@ def test_products_written_as_convolutions(left, right, made, attributes, flops):
     assert Cost(module).flops(visit) == flops
 
 
+@pytest.mark.parametrize(
+    ("alias", "read"),
+    [(", output_to_operand_aliasing={{}: (0, {})}", 16 * 8), ("", 24 * 16 * 8)],
+    ids=["stays", "moves"],
+)
+def test_a_layer_of_a_stack_in_other_tiles(alias, read):
+    """As TPU programs pick a layer of int8: a copy in its operand's place moves nothing, one elsewhere all of it."""
+    module = parse(
+        f"""%retile (a: s8[24,16,8]) -> s8[24,16,8] {{
+  %a = s8[24,16,8]{{2,1,0:T(32,128)(4,1)}} parameter(0)
+  ROOT %copy = s8[24,16,8]{{2,1,0:T(8,128)(4,1)}} copy(%a)
+}}
+
+%pick (p: s8[24,16,8], i: s32[]) -> bf16[1,16,8] {{
+  %p = s8[24,16,8]{{2,1,0:T(32,128)(4,1)}} parameter(0)
+  %r = s8[24,16,8]{{2,1,0:T(8,128)(4,1)}} fusion(%p), kind=kLoop{alias}, calls=%retile
+  %i = s32[] parameter(1)
+  %z = s32[] constant(0)
+  %d = s8[1,16,8]{{2,1,0:T(8,128)(4,1)}} dynamic-slice(%r, %i, %z, %z), dynamic_slice_sizes={{1,16,8}}
+  ROOT %c = bf16[1,16,8]{{2,1,0:T(8,128)(2,1)}} convert(%d)
+}}
+
+ENTRY %main (w: s8[24,16,8], n: s32[]) -> bf16[1,16,8] {{
+  %w = s8[24,16,8]{{2,1,0:T(32,128)(4,1)}} parameter(0)
+  %n = s32[] parameter(1)
+  ROOT %f = bf16[1,16,8]{{2,1,0:T(8,128)(2,1)}} fusion(%w, %n), kind=kLoop, calls=%pick
+}}
+"""
+    )
+    [visit] = [v for v in Walk(module, bool, lambda v: 0.0).visits if v.instruction.name == "f"]
+    assert Cost(module).traffic(visit) == read + 4 + 2 * 16 * 8  # the layer number, and bfloat16 written
+
+
 def test_a_compiled_program():
     """A layer scan in a decode loop, compiled for this CPU: operations as often as they run."""
 

@@ -56,7 +56,13 @@ class Cost:
     def traffic(self, visit: Visit) -> float:
         """Bytes read from and written to main memory; of a part that is picked or replaced, the part's."""
         each, within = visit.instruction, visit.within
-        if visit.fused or visit.collective or each.opcode in _FREE or each.opcode.endswith("-done"):
+        if (
+            visit.fused
+            or visit.collective
+            or each.opcode in _FREE
+            or each.opcode.endswith("-done")
+            or self._stays(each)
+        ):
             return 0.0
         if each.opcode == "custom-call" and any(target in each.rest for target in _FREE_TARGETS):
             return 0.0
@@ -77,7 +83,7 @@ class Cost:
 
     def _used(self, each: Instruction, index: int, whole: float) -> tuple[float, bool]:
         """Bytes that `each` reads of operand `index`, which has `whole`, and whether its result is that operand."""
-        if each.opcode == "bitcast":
+        if each.opcode == "bitcast" or self._stays(each):
             return 0.0, True
         if each.opcode in ("dynamic-slice", "slice", "gather") and index == 0:
             return sum(shape.bytes for shape in arrays(each.kind)), False
@@ -95,6 +101,15 @@ class Cost:
                     total += used
                     names |= {one.name} if passed else set()
         return total, computation.root.name in names
+
+    def _stays(self, each: Instruction) -> bool:
+        """Whether it only tells of its operand in other tiles: so a layer is picked from a stack of int8."""
+        inner = each.called("calls") if each.opcode == "fusion" else None
+        return (
+            inner is not None
+            and "output_to_operand_aliasing={{}: (0, {})}" in each.rest
+            and self._module.computations[inner].root.opcode == "copy"
+        )
 
     def _written(self, each: Instruction, within: Computation, kind: Type) -> float:
         """Bytes of what `each`, of type `kind`, writes to main memory."""
