@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import matplotlib
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
