@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TOLERANCE, TINY = 1e-3, 1e-2
+TOLERANCE, TINY = 2e-4, 1e-2
 MESHES = {
     "1x1x1": (1, (1, 1, 1)),
     "8x1x1": (1, (8, 1, 1)),

@@ -34,7 +34,14 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
 
 def boxes_with(sandbox: Bubblewrap, name: str) -> list[Box]:
     """The boxes whose working folder holds a file of this name."""
-    return [box for box in list(sandbox._live) if name in os.listdir(box._folder)]
+
+    def holds(box: Box) -> bool:
+        try:
+            return box._folder >= 0 and name in os.listdir(box._folder)
+        except OSError:  # it is being closed
+            return False
+
+    return [box for box in list(sandbox._live) if holds(box)]
 
 
 def let_go(box: Box) -> None:

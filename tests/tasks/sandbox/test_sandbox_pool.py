@@ -1,5 +1,6 @@
 """Many programs at a time: in their order, none touched by another, and an end that leaves no process."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -52,6 +53,30 @@ def test_submitting_does_not_wait_and_as_many_run_at_a_time_as_there_are_workers
     assert until(lambda: len(boxes_with(own_boxes, "here")) == 1)
     let_go(boxes_with(own_boxes, "here")[0])
     assert futures[2].result()[0].status == "ok"
+
+
+@pytest.mark.parametrize("whom", ["program", "everything"])
+def test_a_scheduler_that_stops_the_job_costs_no_program_its_verdict(
+    pool: Pool, own_boxes: Bubblewrap, whom: str
+) -> None:
+    """It sends a SIGTERM to every process of the job, whose step goes on to its end."""
+    (future,) = pool.submit([Program(HELD, inputs=("",))], PATIENT)
+    assert until(lambda: len(boxes_with(own_boxes, "here")) == 1)
+    (first,) = boxes_with(own_boxes, "here")
+    for pid in sorted(descendants(os.getpid()), reverse=True):
+        with contextlib.suppress(ProcessLookupError):  # one may end because another has
+            if whom == "everything" or not descendants(pid):
+                os.kill(pid, signal.SIGTERM)
+    assert until(lambda: [box for box in boxes_with(own_boxes, "here") if box is not first] != [])
+    (second,) = (box for box in boxes_with(own_boxes, "here") if box is not first)
+    let_go(second)
+    assert future.result()[0].status == "ok"
+
+
+def test_a_program_that_sends_sigterm_to_itself_has_failed(boxes: Bubblewrap) -> None:
+    source = "import os, sys\nprint('bye', file=sys.stderr)\nsys.stderr.flush()\nos.kill(os.getpid(), 15)"
+    (ran,) = boxes.run(Program(source, inputs=("",)), PATIENT)
+    assert (ran.status, ran.error) == ("raised", "killed by SIGTERM")
 
 
 def test_good_and_bad_programs_side_by_side(pool: Pool) -> None:

@@ -19,6 +19,7 @@ _ALLOW = (
     "kernel.apparmor_restrict_unprivileged_userns=0; in a container, profiles of seccomp and AppArmor that let them be)"
 )
 _TRIES = 2
+_TERMINATED = "killed by SIGTERM"
 _CHECK_EXTRA = 0.5
 """Seconds that a check gets beyond its program, whose own end says more."""
 
@@ -79,11 +80,17 @@ class Bubblewrap:
         return tuple(runs)
 
     def _try(self, candidate: "_Candidate", run: Callable[[Box], Ran]) -> Ran:
-        """Runs once, and once more in a new box where the box itself ended: it may have been the machine's fault."""
+        """Runs once, and once more in a new box where it may have been the machine's fault.
+
+        That is where the box itself ended, and where the program got a SIGTERM: a scheduler that stops a job may send
+        it to all of its processes. A program that sends it to itself does so again.
+        """
         end = Ran("infrastructure", error="the sandbox was closed")
         for _ in range(_TRIES):
             try:
-                return run(candidate.box())
+                end = run(candidate.box())
+                if not end.error.endswith(_TERMINATED):
+                    return end
             except NoBox as error:
                 end = Ran("infrastructure", error=f"no box: {error}"[:500])
             except BoxError as error:

@@ -321,7 +321,7 @@ def _judge(kind: str, ended: str | None, code: int, limit: float, said: list[byt
         return "ok", b""
     if line.startswith(b"MemoryError"):
         return "memory", line
-    return "raised", line or _how(code)
+    return "raised", _how(code) if os.WIFSIGNALED(code) else line or _how(code)
 
 
 def _how(code: int) -> bytes:
