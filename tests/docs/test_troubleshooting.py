@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,8 @@ def test_there_are_some():
 )
 def test_commands_say_what_is_shown(folder, monkeypatch, shown, said):
     monkeypatch.chdir(folder)
+    monkeypatch.delitem(sys.modules, "own_reward", raising=False)  # where another test has imported it
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if Path(place).name != "examples"])
     program, *arguments = shlex.split(shown.removeprefix("$ "))
     assert program == "tracelift"
     before = sorted(folder.rglob("*"))
