@@ -146,7 +146,7 @@ def make_train(folder: Path, roles: dict[str, Any] | None = None, **changes: Any
         "batch_size": 4,
         "optimizer": OptimizerConfig(learning_rate=1e-2),
         "schedule": Schedule(steps=6, checkpoint_every=2),
-        "evaluation": Evaluation(problems=3, batch_size=4),
+        "evaluation": Evaluation(problems=3, batch_size=4, modes=("sampled",)),
     }
     return Train(roles=make_roles(folder, **roles or {}), **plain | changes)
 
@@ -200,6 +200,7 @@ config.Schedule.checkpoint_every = 2
 config.Train.evaluation = @config.Evaluation()
 config.Evaluation.problems = 3
 config.Evaluation.batch_size = 4
+config.Evaluation.modes = ('sampled',)  # greedily it would be another program, to compile for seconds
 {text}
 """
     )

@@ -1,5 +1,7 @@
 """The mesh's shape, the rules of a layout, and what they refuse."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -12,7 +14,7 @@ from tracelift_jax.config import MeshConfig, Rules
 from tracelift_jax.errors import UserError
 from tracelift_jax.models.einsum import Lora
 from tracelift_jax.models.transformer import ModelConfig, abstract_variables
-from tracelift_jax.parallel.mesh import AXES, check_batch, make_mesh, parameter_shardings
+from tracelift_jax.parallel.mesh import AXES, check_batch, lay_out, make_mesh, parameter_shardings
 
 QWEN3 = ModelConfig(
     40, 16, 24, layers=2, heads=4, kv_heads=2, head_width=6, qk_norm=True, out_bias=True, tie_embeddings=False
@@ -28,6 +30,54 @@ def specs(config: ModelConfig, rules: Rules, mesh=None) -> dict[str, PartitionSp
     shardings = parameter_shardings(abstract_variables(config), mesh or mesh_of(1, 2, 2), rules)
     leaves = jax.tree_util.tree_leaves_with_path(shardings)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.spec for path, leaf in leaves}
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """What a mesh reads of a GPU: nodes are JAX's slices."""
+
+    id: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "NVIDIA H100 80GB HBM3"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "nodes"),
+    [
+        # Devices 0 to 3 are one node, 4 to 7 the other: along data, and along fsdp only where there is no data.
+        ((2, 2, 2), [[[0, 0], [0, 0]], [[1, 1], [1, 1]]]),
+        ((8, 1, 1), [[[0]], [[0]], [[0]], [[0]], [[1]], [[1]], [[1]], [[1]]]),
+        ((1, 4, 2), [[[0, 0], [0, 0], [1, 1], [1, 1]]]),
+        ((1, 1, 8), [[[0, 0, 0, 0, 1, 1, 1, 1]]]),
+    ],
+)
+def test_nodes_lie_along_the_first_axes(sizes, nodes):
+    mesh = lay_out(sizes, [Gpu(i, i // 4) for i in range(8)])
+    assert mesh.shape == sizes and sorted(gpu.id for gpu in mesh.flat) == list(range(8))
+    assert [[[gpu.slice_index for gpu in row] for row in rows] for rows in mesh] == nodes
+
+
+def test_more_nodes_than_the_first_axis_has():
+    """Four nodes of two: two along data, two along fsdp, and tensor within each."""
+    mesh = lay_out((2, 2, 2), [Gpu(i, i // 2) for i in range(8)])
+    assert [[[gpu.slice_index for gpu in row] for row in rows] for rows in mesh] == [[[0, 0], [1, 1]], [[2, 2], [3, 3]]]
+
+
+def test_one_node_is_in_order():
+    assert [gpu.id for gpu in lay_out((2, 2, 2), [Gpu(i, 5) for i in range(8)]).flat] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "nodes", "message"),
+    [
+        ((5, 1, 1), [0, 0, 0, 1, 1], r"5 x 1 x 1 does not split over 2 nodes or slices of \[2, 3\] devices"),
+        ((2, 1, 4), [0, 0, 0, 0, 0, 0, 1, 1], r"2 x 1 x 4 does not split over 2 nodes or slices of \[2, 6\] devices"),
+    ],
+)
+def test_nodes_that_do_not_fit_are_told(sizes, nodes, message):
+    with pytest.raises(UserError, match=f"^MeshConfig: {message}; make data a multiple of their number$"):
+        lay_out(sizes, [Gpu(i, node) for i, node in enumerate(nodes)])
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """Machines by name, and what is said of names and environments that do not do."""
 
 import importlib.util
+import math
 
 import pytest
+from jax.experimental import topologies
 from tiny import command
 
 from tracelift_jax.errors import UserError
 from tracelift_jax.parallel import topology
+from tracelift_jax.parallel.mesh import MeshConfig, make_mesh
 from tracelift_jax.parallel.topology import CHIPS, find
 
 HERE = importlib.util.find_spec("libtpu") is not None
@@ -65,3 +68,27 @@ def test_a_shape_that_no_machine_has():
     topology.prepare()
     with pytest.raises(UserError, match=r"^--topology=v5e:3x5: "):
         topology.devices(find("v5e:3x5"))
+
+
+@pytest.mark.skipif(not HERE, reason="no libtpu")
+@pytest.mark.parametrize(
+    ("name", "tensor"), [("v5e-16", 4), ("v5e-16", 8), ("v6e-64", 4), ("v6e-64", 2), ("v6e-64", 8), ("v5p-64", 8)]
+)
+def test_layers_are_shared_by_neighbours(name, tensor):
+    """Also where they take a part of the torus's side: each group fills a box of chips."""
+    topology.prepare()
+    mesh = make_mesh(MeshConfig(tensor=tensor), topology.devices(find(name)))
+    assert dict(mesh.shape) == {"data": find(name).count // tensor, "fsdp": 1, "tensor": tensor}
+    assert len(set(mesh.devices.flat)) == find(name).count
+    for group in mesh.devices.reshape(-1, tensor):
+        corners = [[device.coords[axis] for device in group] for axis in range(3)]
+        assert math.prod(max(side) - min(side) + 1 for side in corners) == tensor, corners
+
+
+@pytest.mark.skipif(not HERE, reason="no libtpu")
+def test_two_slices_lie_along_data():
+    topology.prepare()
+    devices = topologies.get_topology_desc("v5e:4x4", platform="tpu", num_slices=2).devices
+    mesh = make_mesh(MeshConfig(tensor=4), devices)
+    assert dict(mesh.shape) == {"data": 8, "fsdp": 1, "tensor": 4}
+    assert [{device.slice_index for device in part.flat} for part in mesh.devices] == [{0}] * 4 + [{1}] * 4

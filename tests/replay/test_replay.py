@@ -37,6 +37,7 @@ PROGRAMS = (
     "CodeRewardConfig.tie_table=((1, 0.25), (2, 0.7))",
     "Evaluation.problems=8",
     "Evaluation.batch_size=8",
+    "Evaluation.modes=('sampled',)",
     "base/Model.scan_unroll=1",
     "grader/Model.scan_unroll=1",
 )

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from tiny import TASK, make_roles, write_models
 
+from tracelift_jax.errors import UserError
 from tracelift_jax.rollout.batch import Weights
 from tracelift_jax.rollout.evaluate import Evaluation, wilson
 from tracelift_jax.train.roles import load_roles
@@ -14,6 +15,19 @@ def test_wilson_by_hand():
     assert wilson(0, 0) == (0.0, 1.0)
     low, high = wilson(0, 512)
     assert low == 0 and 0.007 < high < 0.008
+
+
+@pytest.mark.parametrize(
+    ("modes", "message"),
+    [
+        (("greedy",), r"Evaluation.modes must have 'sampled', got \('greedy',\)"),
+        (("sampled", "sampled"), r"Evaluation.modes must differ, got \('sampled', 'sampled'\)"),
+        (("sampled", "nightly"), "Evaluation.modes"),
+    ],
+)
+def test_wrong_modes_are_refused(modes, message):
+    with pytest.raises(UserError, match=message):
+        Evaluation(modes=modes)
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +56,6 @@ def test_problems_that_do_not_fit_are_reported_and_rates_are_of_the_rest(folder)
         np.testing.assert_allclose(ends, wilson(round(right), fits))
         # Right answers are either faithful or right for the wrong reason.
         assert found[f"eval/{mode}/wrong_reason"] <= found[f"eval/{mode}/accuracy"]
+    one = loaded.evaluator(Evaluation(problems=asked, batch_size=4, modes=("sampled",)))
+    alone = one(Weights({**frozen["planner"], **trainable}, frozen["executor"], loaded.reward_model))
+    assert alone == {name: value for name, value in found.items() if name.startswith("eval/sampled/")}

@@ -23,6 +23,7 @@ SMALL = (
     "CodeRewardConfig.baseline_samples=4",
     "Evaluation.problems=8",
     "Evaluation.batch_size=8",
+    "Evaluation.modes=('sampled',)",
     "Schedule.checkpoint_every=10",
     "Schedule.evaluate_every=10",
     "base/Model.scan_unroll=1",  # compiles quicker

@@ -37,7 +37,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def gin(folder) -> Path:
-    return write_gin(folder)
+    return write_gin(folder, "config.Evaluation.modes = ('sampled', 'greedy')\n")
 
 
 def train(gin: Path, url: str, run_dir: Path, *more: str):

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax import Array
+from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tracelift_jax.checked import check_types, require
@@ -87,7 +90,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over all devices of this run, or over those given.
 
     Raises:
-        UserError: the axis sizes do not multiply to the number of devices.
+        UserError: the axis sizes do not multiply to the number of devices, or do not split over nodes or slices.
     """
     count = jax.device_count() if devices is None else len(devices)
     sizes = [config.data, config.fsdp, config.tensor]
@@ -98,7 +101,34 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         raise UserError(
             f"MeshConfig: data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} is not {count} devices"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return Mesh(lay_out(sizes, jax.devices() if devices is None else devices), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def lay_out(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices as [data, fsdp, tensor], neighbours in the last axes; `jax.make_mesh` knows one slice alone.
+
+    Slices (JAX's word for what a fast network holds together: a TPU slice, a GPU node) differ along the first axis,
+    and along the next ones only where it is too short.
+
+    Raises:
+        UserError: slices do not divide the axes, or have different sizes.
+    """
+    counts = Counter(getattr(device, "slice_index", 0) for device in devices)  # not all kinds of devices have one
+    if len(counts) == 1:
+        # An axis may take a part of a torus's side, as 4 chips of v6e's 8 x 8.
+        return create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    inner, outer, left = list(sizes), [1, 1, 1], len(counts)
+    for axis, size in enumerate(sizes):
+        outer[axis] = math.gcd(size, left)
+        inner[axis] //= outer[axis]
+        left //= outer[axis]
+    if left > 1 or len(set(counts.values())) > 1:
+        shape = " x ".join(map(str, sizes))
+        raise UserError(
+            f"MeshConfig: {shape} does not split over {len(counts)} nodes or slices of {sorted(set(counts.values()))}"
+            " devices; make data a multiple of their number"
+        )
+    return create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,9 +1,9 @@
-"""Held-out evaluation of planner + executor, at temperature 1 and greedily."""
+"""Held-out evaluation of planner + executor, at temperature 1 and, where asked, greedily."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -34,17 +34,22 @@ class Evaluation:
     Attributes:
         problems: how many held-out problems, from the first on.
         batch_size: problems at a time, over all devices.
+        modes: "sampled": the planner at temperature 1, and the executor as in training, by which runs are compared and
+            the best checkpoint is known; "greedy": both greedily. Each is a rollout of its own, to compile and to run.
         seed: of the samples; the same for all planners compared.
     """
 
     problems: int = 512
     batch_size: int = 128
+    modes: tuple[Literal["sampled", "greedy"], ...] = ("sampled", "greedy")
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
         require(self.problems >= 1, f"Evaluation.problems must be at least 1, got {self.problems}")
         require(self.batch_size >= 1, f"Evaluation.batch_size must be at least 1, got {self.batch_size}")
+        require("sampled" in self.modes, f"Evaluation.modes must have 'sampled', got {self.modes}")
+        require(len(set(self.modes)) == len(self.modes), f"Evaluation.modes must differ, got {self.modes}")
 
 
 def wilson(successes: float, trials: float, z: float = 1.96) -> tuple[float, float]:
@@ -103,7 +108,7 @@ class Evaluator:
         self._config, self._text = config, text
         self._graded = setup.reward_model is not None
         self._served = elsewhere is not None
-        self._roll = {mode: self._rollouts(setup, temperature, elsewhere) for mode, temperature in MODES.items()}
+        self._roll = {mode: self._rollouts(setup, MODES[mode], elsewhere) for mode in config.modes}
 
     def _rollouts(
         self, setup: Setup, temperature: float, elsewhere: Callable[[Setup], Elsewhere] | None
@@ -125,7 +130,7 @@ class Evaluator:
             UserError: the executor's server cannot be used.
         """
         out: dict[str, float] = {}
-        for mode in MODES:
+        for mode in self._config.modes:
             rows, failed = self._rows(weights, mode)
             if not rows:
                 raise UserError(f"evaluation: none of {failed} held-out problems was answered and judged")
