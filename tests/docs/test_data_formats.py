@@ -53,7 +53,8 @@ def table_of(file: str) -> list[list[str]]:
 def folder(tmp_path_factory) -> Path:
     """A run of two steps, and what other quick commands make."""
     folder = write_models(tmp_path_factory.mktemp("formats"))
-    run("train", f"--gin_file={write_gin(folder)}", f"--run_dir={folder / 'run'}", "--gin.STEPS=2")
+    modes = "--gin.Evaluation.modes=('sampled', 'greedy')"
+    run("train", f"--gin_file={write_gin(folder)}", f"--run_dir={folder / 'run'}", "--gin.STEPS=2", modes)
     run("eval", f"--run_dir={folder / 'run'}")
     (folder / "seeds.jsonl").write_text(json.dumps(SEED) + "\n")
     run("build-groups", folder / "seeds.jsonl", f"--out={folder}/groups.jsonl", f"--summary={folder}/groups.json")
