@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ def test_stored_clean_and_thin(file):
             assert len(cell.source.splitlines()) <= 9
     for target in re.findall(r"\]\(([^)#:]+)\)", "\n".join(cell.source for cell in book.cells)):
         assert (FOLDER / target).exists(), target
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_shell_cells_are_shell(file):
+    """Those that install and download too, which no test runs."""
+    for cell in nbformat.read(file, as_version=4).cells:
+        if cell.source.startswith("%%bash\n"):
+            checked = subprocess.run(
+                ["bash", "-n"], input=cell.source.partition("\n")[2], capture_output=True, text=True, check=False
+            )
+            assert checked.returncode == 0, checked.stderr
 
 
 def execute(name: str, folder: Path, **parameters: str) -> list[dict[str, Any]]:
