@@ -124,6 +124,7 @@ class Evaluate:
         audited: sources that are audited; they must be among `sources`.
         answer_only: the words around "{answer}".
         executors: besides the resident one of training, or, without `resident`, instead of it.
+        resident: whether the executor of training answers.
         modes: "greedy": one greedy trace and one greedy answer; "sampled": `samples` traces of a planner with `answers`
             answers each. Reasoning that is not drawn gets samples x answers answers, so that all have as many.
         samples, answers, temperature, top_p: how planners draw in the mode "sampled"; executors draw as in training.

@@ -38,6 +38,7 @@ class Shape:
         family: the architecture. attention_bias: biases on all four attention projections, for families that leave it
             open (qwen2 always has them, on three). tie_embeddings: whether the output projection is the embedding.
         width: D. ff_width: F. layers: L. heads: H. kv_heads: N. head_width: Q. vocab_size: V; 0 takes the tokenizer's.
+        rope_theta: base of the rotary positions' wavelengths.
     """
 
     width: int = 64

@@ -22,6 +22,7 @@ class RewardConfig:
         repeats: K, executor samples a trace for the sampled uplift.
         baseline: "cached" measures the executor without reasoning once per problem, by `baseline_samples` samples, and
             keeps the counts; "resample" draws K fresh ones for every trace (reference).
+        baseline_samples: answers a problem of a cached baseline, for the sampled uplift.
         shaping: "product" s u (reference); "sign_aware" s u for u >= 0, (1 - s) u below: monotone in both.
         adaptive: E, further executor samples for each trace of the groups that the first K leave most undecided; 0
             draws none. For the sampled uplift; see `rollout/adaptive.py` for what undecided means.

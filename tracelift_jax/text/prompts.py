@@ -62,7 +62,10 @@ def _show_tests(words: str, tests: str) -> str:
 class Frame:
     """What stands around a problem: `before + problem + after`, and `tests` behind it where the problem has tests.
 
-    "{task_type}" and "{task_name}" in `before` are filled in, and "{tests}" in `tests`, which as "" shows none.
+    Attributes:
+        before: in front of the problem; "{task_type}" and "{task_name}" are filled in.
+        after: behind the problem.
+        tests: behind `after` where the problem has tests; "{tests}" is filled in. "" shows none.
     """
 
     before: str = ""

@@ -168,6 +168,7 @@ class RewardModelLossConfig:
     Attributes:
         dimensions: of the labels' losses. total: of the total's Huber loss, whose threshold is `huber_delta`.
         rank: of positives above negatives. rank_negatives: of negatives whose totals differ by `margin` or more.
+        huber_delta: no weight: from which error on the Huber loss is linear. margin: no weight, see `rank_negatives`.
         prefix: of the labels' losses at every token of a trace, labelled as the positive up to where the trace first
             differs from it, and as itself from there on: a dense signal where flaws are localized. 0 is METHOD's loss.
         language: of the positives' next-token cross entropy, which keeps what the backbone knows of the subject

@@ -27,6 +27,7 @@ class OptimizerConfig:
             updates, rounded up.
         schedule: from the peak on: "constant", or "cosine" or "linear" decay towards `final` times the peak, which
             the update after the last would have.
+        final: the end of a decay, as a share of the peak.
         weight_decay: decoupled, on tensors of two or more axes (not counting stacked layers).
         clip_norm: largest global gradient norm; 0 clips nothing.
         b1, b2, epsilon: AdamW's constants.

@@ -69,6 +69,7 @@ const style = name => getComputedStyle(document.documentElement).getPropertyValu
 
 /** Makes the page's address lead here, a little later: browsers do not let it change very often. */
 function address(part) {
+  if (location.protocol === "about:") return;  // in a notebook's frame, which has none
   clearTimeout(address.later);
   address.later = setTimeout(() => history.replaceState(null, "", `#${part}`), 250);
 }
