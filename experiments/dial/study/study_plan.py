@@ -25,12 +25,12 @@ class Settings:
 
     Attributes:
         steps: of each planner. problems: held-out ones that planners are measured on.
-        executor_steps: of the executors that the study trains; 0 takes their own.
+        unseen_steps: of the executor that no planner is trained with; 0 takes those of its file.
     """
 
     steps: int = 110
     problems: int = 256
-    executor_steps: int = 0
+    unseen_steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,21 +82,15 @@ class Study:
         """The evaluation before any training."""
         return self.out / regime / "before"
 
-    def executors(self) -> list[Job]:
-        """The executors that are not shipped."""
-        steps = (f"--gin.STEPS={self.settings.executor_steps}",) if self.settings.executor_steps else ()
-        return [
-            Job(self.out / name, ("sft", f"--gin_file={HERE / name}.gin", f"--run_dir={self.out / name}", *steps))
-            for name in ("executor", "unseen")
-        ]
-
-    def _regime(self, regime: str) -> tuple[str, ...]:
-        own = (f"--gin.EXECUTOR={self.out / 'executor' / 'model'}",) if regime == "strong" else ()
-        return (f"--gin_file={HERE / regime}.gin", *own)
+    def unseen(self) -> Job:
+        """Trains the executor that no planner is trained with; the other ones are shipped."""
+        steps = (f"--gin.STEPS={self.settings.unseen_steps}",) if self.settings.unseen_steps else ()
+        path = self.out / "unseen"
+        return Job(path, ("sft", f"--gin_file={HERE / 'unseen.gin'}", f"--run_dir={path}", *steps))
 
     def _evaluation(self, regime: str, file: str, out: Path, *runs: str) -> Job:
-        flags = (f"--gin.UNSEEN={self.out / 'unseen' / 'model'}", f"--gin.PROBLEMS={self.settings.problems}")
-        files = (*self._regime(regime), f"--gin_file={HERE / file}")
+        files = (f"--gin_file={HERE / regime}.gin", f"--gin_file={HERE / file}")
+        flags = (f"--gin.UNSEEN={self.unseen().path / 'model'}", f"--gin.PROBLEMS={self.settings.problems}")
         return Job(out, ("eval", *files, *flags, *runs, f"--out={out}"))
 
     def baseline(self, regime: str) -> Job:
@@ -106,8 +100,9 @@ class Study:
     def training(self, regime: str, arm: str, seed: int) -> Job:
         """Trains a planner."""
         path = self.run(regime, arm, seed)
+        files = (f"--gin_file={HERE / regime}.gin", f"--gin_file={HERE / 'arms' / arm}.gin")
         flags = (f"--gin.SEED={seed}", f"--gin.STEPS={self.settings.steps}", f"--run_dir={path}")
-        return Job(path, ("train", *self._regime(regime), f"--gin_file={HERE / 'arms' / arm}.gin", *flags))
+        return Job(path, ("train", *files, *flags))
 
     def measurement(self, regime: str, arm: str, seed: int) -> Job:
         """Measures a trained planner."""
@@ -116,7 +111,7 @@ class Study:
 
     def jobs(self, regimes: Sequence[str], arms: Sequence[str], seeds: int) -> Iterator[Job]:
         """All jobs in order: all arms and regimes of a seed before the next one, so that what is done is comparable."""
-        yield from self.executors()
+        yield self.unseen()
         yield from map(self.baseline, regimes)
         for seed in range(seeds):
             for arm in arms:
