@@ -33,7 +33,7 @@ ROWS = [
     line("seed0", "a", True, ["ok"], uplift=0.5),
     line("seed0", "a", False, ["ok"], uplift=0.1),
     line("seed0", "b", False, ["wrong"], uplift=-0.2),
-    line("seed0", "b", True, ["wrong"], uplift=0.2),
+    line("seed0", "b", True, ["ok"], uplift=0.2),
     line("seed0", "a", True, ["wrong"], "unseen"),
     line("seed0", "a", False, ["ok"], "unseen"),
     line("seed0", "b", False, ["wrong"], "unseen"),
@@ -45,7 +45,7 @@ ROWS = [
 def test_measures_are_means_within_problems():
     found = measures.by_problem(ROWS, "seed0")
     expected = {
-        "accuracy": [1, 0],
+        "accuracy": [1, 0.5],
         "faithful": [0.5, 0.5],
         "wrong_reason": [0.5, 0],
         "uplift": [0.3, 0],
@@ -56,7 +56,8 @@ def test_measures_are_means_within_problems():
         np.testing.assert_allclose(found[name], values, atol=1e-12)
     assert measures.alone(ROWS, "none", "resident") == 0.25
     untrained = [row | {"source": "untrained"} for row in ROWS[:8]]
-    assert measures.behind(untrained, "resident", True) == 0.5
+    assert measures.behind(untrained, "resident", True) == 1
+    assert measures.behind(untrained, "resident", False) == 0.5
     assert measures.behind(untrained, "unseen", False) == 0.5
 
 
@@ -195,13 +196,21 @@ def test_tables_by_hand(tmp_path):
     executor = ("weak executor's problems: executor of training", "0.500", *["1.000"] * 5)
     assert executor in cells
     half = "0.500 (0.500, 0.500)"
-    told = ("execution only", "2", half, half, "0.250 (0.250, 0.250)", "0.150 (0.150, 0.150)", "0.250 (0.250, 0.250)")
+    told = (
+        "execution only",
+        "2",
+        "0.750 (0.750, 0.750)",
+        half,
+        "0.250 (0.250, 0.250)",
+        "0.150 (0.150, 0.150)",
+        "0.250 (0.250, 0.250)",
+    )
     assert (*told, *["> 1,024 (> 1,024 to > 1,024; 0 of 2 got there)"] * 2) in cells
     [ours] = [row for row in cells if row[0] == "reward model only" and len(row) == 9]
     assert ours[2] == "1.000 (1.000, 1.000)" and ours[7] == "640 (640 to 640)"
-    better = ("reward model only", "accuracy", "2", "+0.500 (+0.500, +0.500)")
+    better = ("reward model only", "accuracy", "2", "+0.250 (+0.250, +0.250)")
     [compared] = [row for row in cells if row[:4] == better]
-    assert compared[4:] == ("(+0.000, +1.000)", "0.500")
+    assert compared[4:] == ("(+0.000, +0.500)", "0.500")
     assert ("reward model only", "traces to 0.9 accuracy", "2", "sooner 2, later 0", "", "0.500") in cells
     assert ("weak executor", "execution only", "0.500", "1.000", "0.000", "1") in cells
 
