@@ -115,7 +115,7 @@ def test_a_small_study_from_nothing_to_tables(tmp_path):
         f"--out={out}",
         "--steps=6",
         "--problems=8",
-        "--unseen_steps=2",
+        "--executor_steps=2",
         "--seeds=1",
         "--arms=exec_only,tracelift_paper",
     )

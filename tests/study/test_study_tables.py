@@ -121,7 +121,7 @@ def test_every_run_loads_and_differs_in_its_reward_alone(tmp_path, regime, arm):
     assert (train.seed, train.schedule.steps) == (3, 7)
     assert train.batch_size * train.roles.traces == page.TRACES
     own = train.roles.executor_model
-    assert (own.path if own else "") == ("assets/dial/strong_executor" if regime == "strong" else "")
+    assert (own.path if own else "") == (f"{tmp_path}/strong_executor/model" if regime == "strong" else "")
     ops = (train.roles.task.min_ops, train.roles.task.max_ops)
     assert ops == ((2, 3) if regime == "strong" else (3, 6))
 
@@ -132,7 +132,7 @@ def test_the_papers_reward():
 
 
 def test_evaluations_and_executors_load(tmp_path):
-    study = Study(tmp_path, Settings(problems=9, unseen_steps=4))
+    study = Study(tmp_path, Settings(problems=9, executor_steps=4))
     for regime in REGIMES:
         before = gin_config.load(Evaluate, *flags_of(study.baseline(regime))).value
         after = gin_config.load(Evaluate, *flags_of(study.measurement(regime, "rm_only", 1))).value
@@ -141,16 +141,19 @@ def test_evaluations_and_executors_load(tmp_path):
         assert before.answers == 1 + signal.REPEATS
         [unseen] = before.executors
         assert isinstance(unseen, ExecutorModel) and unseen.model.path == f"{tmp_path}/unseen/model"
-    assert gin_config.load(Sft, *flags_of(study.unseen())).value.schedule.steps == 4
-    assert gin_config.load(Sft, [str(HERE / "executor.gin")]).value.direct_weight == 10
+    trained = [gin_config.load(Sft, *flags_of(job)).value for job in study.executors(["strong"])]
+    assert [sft.schedule.steps for sft in trained] == [4, 4, 4]
+    assert [sft.model.path for sft in trained] == ["", "", f"{tmp_path}/answers_alone/model"]
+    assert [sft.direct_weight for sft in trained] == [0.3, 10, 1]
+    assert [job.path.name for job in study.executors(["weak"])] == ["unseen"]
     assert str(study.run("weak", "rm_only", 1)) in study.measurement("weak", "rm_only", 1).command[-2]
 
 
 def test_a_seed_is_done_in_all_arms_before_the_next(tmp_path):
     study = Study(tmp_path, Settings())
     names = [job.path.relative_to(tmp_path).as_posix() for job in study.jobs(["weak", "strong"], ["exec_only"], 2)]
-    assert names[:3] == ["unseen", "weak/before", "strong/before"]
-    assert names[3:] == [
+    assert names[:5] == ["unseen", "answers_alone", "strong_executor", "weak/before", "strong/before"]
+    assert names[5:] == [
         f"{regime}/exec_only/seed{seed}{what}"
         for seed in (0, 1)
         for regime in ("weak", "strong")

@@ -4,7 +4,7 @@
     python experiments/dial/study/run.py --out=runs/study --write    # and puts the tables into docs/study.md
     python experiments/dial/study/run.py --out=runs/study --tables   # trains nothing; tables of what is there
 
-It trains the executor that no planner is trained with, measures both regimes before any training, and then trains
+It trains the executors that are not shipped, measures both regimes before any training, and then trains
 and measures one seed of all arms after the other. Each is a `tracelift` command in a process of its own. Ctrl-C and
 SIGTERM stop at the next step with a checkpoint (exit code 75), and the same command goes on; what is done is not looked
 at again.
@@ -149,14 +149,14 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=_count, default=Settings.steps, metavar="N", help="of each planner; 110")
     parser.add_argument("--problems", type=_count, default=Settings.problems, metavar="N", help="held-out ones; 256")
-    parser.add_argument("--unseen_steps", type=_count, default=0, metavar="N", help="of the unseen executor; 400")
+    parser.add_argument("--executor_steps", type=_count, default=0, metavar="N", help="of the executors; their own")
     parser.add_argument("--machine", default=f"{os.cpu_count()} CPU cores", help="what the page calls this one")
     parser.add_argument("--tables", action="store_true", help="run nothing")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.relative_to(ROOT)} too")
     args = parser.parse_args()
     if args.seeds > MOST:
         _refuse(f"--seeds={args.seeds}: at most {MOST}, whose signs are all tried")
-    study = Study(args.out.resolve(), Settings(args.steps, args.problems, args.unseen_steps))
+    study = Study(args.out.resolve(), Settings(args.steps, args.problems, args.executor_steps))
     check_settings(study)
     code = 0 if args.tables else do(list(study.jobs(args.regimes, args.arms, args.seeds)), args.machine)
     text = report(study, args.regimes, args.arms, args.seeds)

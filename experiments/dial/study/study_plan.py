@@ -25,12 +25,12 @@ class Settings:
 
     Attributes:
         steps: of each planner. problems: held-out ones that planners are measured on.
-        unseen_steps: of the executor that no planner is trained with; 0 takes those of its file.
+        executor_steps: of the executors that the study trains; 0 takes those of their files.
     """
 
     steps: int = 110
     problems: int = 256
-    unseen_steps: int = 0
+    executor_steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +82,24 @@ class Study:
         """The evaluation before any training."""
         return self.out / regime / "before"
 
-    def unseen(self) -> Job:
-        """Trains the executor that no planner is trained with; the other ones are shipped."""
-        steps = (f"--gin.STEPS={self.settings.unseen_steps}",) if self.settings.unseen_steps else ()
-        path = self.out / "unseen"
-        return Job(path, ("sft", f"--gin_file={HERE / 'unseen.gin'}", f"--run_dir={path}", *steps))
+    def executors(self, regimes: Sequence[str]) -> list[Job]:
+        """Trains the executors that are not shipped: the one that no planner meets, and the strong one in two parts."""
+        steps = (f"--gin.STEPS={self.settings.executor_steps}",) if self.settings.executor_steps else ()
+        base = (f"--gin.BASE={self.out / 'answers_alone' / 'model'}",)
+        strong = [("answers_alone", ()), ("strong_executor", base)] if "strong" in regimes else []
+        return [
+            Job(path, ("sft", f"--gin_file={HERE / name}.gin", f"--run_dir={path}", *flags, *steps))
+            for name, flags in [("unseen", ()), *strong]
+            for path in [self.out / name]
+        ]
+
+    def _regime(self, regime: str) -> tuple[str, ...]:
+        own = (f"--gin.EXECUTOR={self.out / 'strong_executor' / 'model'}",) if regime == "strong" else ()
+        return (f"--gin_file={HERE / regime}.gin", *own)
 
     def _evaluation(self, regime: str, file: str, out: Path, *runs: str) -> Job:
-        files = (f"--gin_file={HERE / regime}.gin", f"--gin_file={HERE / file}")
-        flags = (f"--gin.UNSEEN={self.unseen().path / 'model'}", f"--gin.PROBLEMS={self.settings.problems}")
+        files = (*self._regime(regime), f"--gin_file={HERE / file}")
+        flags = (f"--gin.UNSEEN={self.out / 'unseen' / 'model'}", f"--gin.PROBLEMS={self.settings.problems}")
         return Job(out, ("eval", *files, *flags, *runs, f"--out={out}"))
 
     def baseline(self, regime: str) -> Job:
@@ -100,7 +109,7 @@ class Study:
     def training(self, regime: str, arm: str, seed: int) -> Job:
         """Trains a planner."""
         path = self.run(regime, arm, seed)
-        files = (f"--gin_file={HERE / regime}.gin", f"--gin_file={HERE / 'arms' / arm}.gin")
+        files = (*self._regime(regime), f"--gin_file={HERE / 'arms' / arm}.gin")
         flags = (f"--gin.SEED={seed}", f"--gin.STEPS={self.settings.steps}", f"--run_dir={path}")
         return Job(path, ("train", *files, *flags))
 
@@ -111,7 +120,7 @@ class Study:
 
     def jobs(self, regimes: Sequence[str], arms: Sequence[str], seeds: int) -> Iterator[Job]:
         """All jobs in order: all arms and regimes of a seed before the next one, so that what is done is comparable."""
-        yield self.unseen()
+        yield from self.executors(regimes)
         yield from map(self.baseline, regimes)
         for seed in range(seeds):
             for arm in arms:
