@@ -218,6 +218,16 @@ def test_tables_by_hand(tmp_path):
     assert ("weak executor", "execution only", "0.500", "1.000", "0.000", "1") in cells
 
 
+def test_one_run_has_no_intervals_and_nothing_to_compare(tmp_path):
+    study = Study(tmp_path, Settings(steps=8))
+    fake(study, "weak", "exec_only", 0, ROWS[:8], [0.9] * 8)
+    rows = {("exec_only", 0): measures.by_problem(ROWS, "seed0")}
+    table = page.arms_table(study, "weak", rows, rows["exec_only", 0])
+    told = "| execution only | 1 | 0.750 | 0.500 | 0.250 | 0.150 | 0.250 | 640 | 640 |"
+    assert table.splitlines()[-1] == told
+    assert page.differences_table(study, "weak", rows).startswith("No seed is in yet")
+
+
 def test_nothing_yet(tmp_path):
     text = page.report(Study(tmp_path, Settings()), ["weak"], list(ARMS), 5)
     assert text.startswith("Nothing is done yet; 110 steps")

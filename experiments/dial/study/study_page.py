@@ -38,6 +38,8 @@ def time_cell(times: Times, end: int) -> str:
     def shown(time: float | None) -> str:
         return f"> {end:,}" if time is None else f"{time:,.0f}"
 
+    if times.n == 1:
+        return shown(times.median)
     reached = "" if times.known == times.n else f"; {times.known} of {times.n} got there"
     return f"{shown(times.median)} ({shown(times.least)} to {shown(times.most)}{reached})"
 
@@ -93,9 +95,10 @@ def differences_table(study: Study, regime: str, measured: Measured) -> str:
             first, second, p = sooner([getattr(x, name) for x in a], [getattr(x, name) for x in b])
             told = f"sooner {first}, later {second}"
             rows.append([label, f"traces to 0.9 {name}", str(len(shared)), told, "", f"{p:.3f}"])
-    return table(
-        ["arm less execution only", "of", "seeds", "difference, over seeds", "over seeds and problems", "p"], rows
-    )
+    if not rows:
+        return "No seed is in yet that another arm shares with execution only."
+    head = ["arm less execution only", "of", "seeds", "difference, over seeds", "over seeds and problems", "p"]
+    return table(head, rows)
 
 
 def executors_table(before: Mapping[str, Sequence[measures.Row]]) -> str:
