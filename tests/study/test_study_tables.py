@@ -123,7 +123,7 @@ def test_every_run_loads_and_differs_in_its_reward_alone(tmp_path, regime, arm):
     own = train.roles.executor_model
     assert (own.path if own else "") == (f"{tmp_path}/strong_executor/model" if regime == "strong" else "")
     ops = (train.roles.task.min_ops, train.roles.task.max_ops)
-    assert ops == ((2, 3) if regime == "strong" else (3, 6))
+    assert ops == ((2, 4) if regime == "strong" else (3, 6))
 
 
 def test_the_papers_reward():
@@ -144,7 +144,7 @@ def test_evaluations_and_executors_load(tmp_path):
     trained = [gin_config.load(Sft, *flags_of(job)).value for job in study.executors(["strong"])]
     assert [sft.schedule.steps for sft in trained] == [4, 4, 4]
     assert [sft.model.path for sft in trained] == ["", "", f"{tmp_path}/answers_alone/model"]
-    assert [sft.direct_weight for sft in trained] == [0.3, 10, 1]
+    assert [sft.direct_weight for sft in trained] == [0.3, 10, 0.3]
     assert [job.path.name for job in study.executors(["weak"])] == ["unseen"]
     assert str(study.run("weak", "rm_only", 1)) in study.measurement("weak", "rm_only", 1).command[-2]
 
@@ -196,7 +196,7 @@ def test_tables_by_hand(tmp_path):
     assert "a box, 2026-01-01 to 2026-01-02, 4.0 h in all; 8 steps, 256 held-out problems" in text
     assert "### Weak executor\n\n4 of 25 runs are in." in text and "### Strong executor" not in text
     cells = {tuple(part.strip() for part in row.split("|")[1:-1]) for row in text.splitlines() if row[:1] == "|"}
-    executor = ("weak executor's problems: executor of training", "0.500", *["1.000"] * 5)
+    executor = ("weak regime: executor of training", "0.500", *["1.000"] * 5)
     assert executor in cells
     half = "0.500 (0.500, 0.500)"
     told = (
@@ -215,7 +215,7 @@ def test_tables_by_hand(tmp_path):
     [compared] = [row for row in cells if row[:4] == better]
     assert compared[4:] == ("(+0.000, +0.500)", "0.500")
     assert ("reward model only", "traces to 0.9 accuracy", "2", "sooner 2, later 0", "", "0.500") in cells
-    assert ("weak executor", "execution only", "0.500", "1.000", "0.000", "1") in cells
+    assert ("weak", "execution only", "0.500", "1.000", "0.000", "1") in cells
 
 
 def test_one_run_has_no_intervals_and_nothing_to_compare(tmp_path):

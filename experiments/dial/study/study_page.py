@@ -113,7 +113,7 @@ def executors_table(before: Mapping[str, Sequence[measures.Row]]) -> str:
     }
     rows = [
         [
-            f"{REGIMES[regime].lower()}'s problems: {label}",
+            f"{regime} regime: {label}",
             *(f"{value(found, executor):.3f}" for value in what.values()),
         ]
         for regime, found in before.items()
@@ -130,7 +130,7 @@ def signal_table(before: Mapping[str, Sequence[measures.Row]]) -> str:
         for arm, config in REWARDS.items():
             ranking = rank(reward(traces, config), traces.faithful)
             cells = [cell(ranking.above), f"{ranking.tied:.3f}", f"{ranking.correlation:.3f}", str(ranking.above.n)]
-            rows.append([REGIMES[regime].lower(), ARMS[arm], *cells])
+            rows.append([regime, ARMS[arm], *cells])
     return table(["regime", "reward", "faithful above unfaithful", "tied", "correlation", "problems"], rows)
 
 
