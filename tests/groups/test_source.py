@@ -24,6 +24,13 @@ def test_a_flawed_problems_answer_is_what_its_trace_ends_with():
         assert problem.answer == (str(steps[-1].result) if steps else problem.reasoning.removeprefix("= "))
 
 
+def test_true_answers_stand_behind_the_same_flawed_traces():
+    followed, doubted = (ImperfectDial(flawed=0.5, answers=a).problems("train")[:200] for a in ("followed", "true"))
+    assert [problem.reasoning for problem in doubted] == [problem.reasoning for problem in followed]
+    assert [problem.answer for problem in doubted] == [problem.answer for problem in DialTask().problems("train")[:200]]
+    assert sum(a.answer != b.answer for a, b in zip(followed, doubted, strict=True)) > 50
+
+
 def test_held_out_problems_are_true():
     assert ImperfectDial(flawed=1.0).problems("test")[:50] == DialTask().problems("test")[:50]
 

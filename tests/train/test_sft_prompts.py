@@ -50,21 +50,33 @@ def test_each_role_learns_in_its_own_words(tokenizer, read, prompts):
     """The loss is that of three flat sequences: what is read in a rollout, then what is to be written."""
     tiny, logprobs = read
     p, problems = Pieces(prompts, tokenizer), TASK.problems("train")
-    config = Sft(TASK, "-", prompts=prompts, prompt_tokens=SIZE, branch_tokens=SIZE, direct_weight=0.3)
-    reasoned, direct = [], []
+    room = {"prompt_tokens": SIZE, "branch_tokens": SIZE}
+    config = Sft(TASK, "-", prompts=prompts, trace_weight=0.5, direct_weight=0.3, **room)
+    traces, answers, direct = [], [], []
     for problem in problems:
         trace, answer = p.trace(problem.reasoning), p.answer(problem.answer)
         shown = [*p.problem("executor", problem)]
-        reasoned += logprobs([*p.problem("planner", problem), *p.open, *trace])[-len(trace) :].tolist()
-        reasoned += logprobs([*shown, *p.open, *trace, *p.ask, *answer])[-len(answer) :].tolist()
+        traces += logprobs([*p.problem("planner", problem), *p.open, *trace])[-len(trace) :].tolist()
+        answers += logprobs([*shown, *p.open, *trace, *p.ask, *answer])[-len(answer) :].tolist()
         direct += logprobs([*shown, *p.ask_directly, *answer])[-len(answer) :].tolist()
     [(batch, _, _)] = eval_batches(problems, partial(sft.encode, p, config), len(problems))
     loss = jax.jit(partial(sft.sft_loss, tiny.model))
     (total, weight), parts = loss({"params": tiny.params}, {}, batch, jax.random.key(0))
-    np.testing.assert_allclose(parts["loss/reasoned"], (-sum(reasoned), len(reasoned)), rtol=1e-5)
+    reasoned, tokens = 0.5 * sum(traces) + sum(answers), 0.5 * len(traces) + len(answers)
+    np.testing.assert_allclose(parts["loss/reasoned"], (-reasoned, tokens), rtol=1e-5)
     np.testing.assert_allclose(parts["loss/direct"], (-0.3 * sum(direct), 0.3 * len(direct)), rtol=1e-5)
-    np.testing.assert_allclose(total, -sum(reasoned) - 0.3 * sum(direct), rtol=1e-5)
-    np.testing.assert_allclose(weight, len(reasoned) + 0.3 * len(direct), rtol=1e-5)
+    np.testing.assert_allclose(total, -reasoned - 0.3 * sum(direct), rtol=1e-5)
+    np.testing.assert_allclose(weight, tokens + 0.3 * len(direct), rtol=1e-5)
+
+
+@pytest.mark.parametrize("prompts", [CHATS, Prompts()], ids=["apart", "shared"])
+def test_a_base_that_need_only_answer_learns_no_token_of_the_reasoning(tokenizer, prompts):
+    p, problem = Pieces(prompts, tokenizer), TASK.problems("train")[0]
+    config = Sft(TASK, "-", prompts=prompts, prompt_tokens=SIZE, branch_tokens=SIZE, trace_weight=0.0)
+    one = sft.encode(p, config, 0, problem)
+    assert one is not None
+    learnt = one.branches.ids[np.asarray(one.weight) > 0].tolist()
+    assert learnt == 2 * list(p.answer(problem.answer))
 
 
 def test_problems_that_do_not_fit_for_one_of_the_two_are_left_out(tokenizer):

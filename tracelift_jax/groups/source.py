@@ -4,7 +4,7 @@ import dataclasses
 import random
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tracelift_jax.checked import check_types, require
 from tracelift_jax.groups.dial_flaws import dial_group, flawed_trace, kinds_for
@@ -51,15 +51,18 @@ class ImperfectDial:
 
     A flawed problem's answer is what its trace ends with. A base that has learnt from such a corpus knows how to
     reason, follows reasoning when it answers, and yet slips as often as its teachers when it samples: what a planner
-    is to unlearn. Held-out problems are true.
+    is to unlearn. With true answers behind the flawed traces it learns not to believe all that it reads. Held-out
+    problems are true.
 
     Attributes:
         task: the problems. flawed: share of flawed traces in the train split. seed: of the flaws.
+        answers: behind a flawed trace: "followed", what it ends with, or "true", the problem's own.
     """
 
     task: DialTask = DialTask()
     flawed: float = 0.4
     seed: int = 0
+    answers: Literal["followed", "true"] = "followed"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -74,7 +77,7 @@ class ImperfectDial:
         rng = random.Random(f"imperfect/{self.seed}/{problem.problem_id}")
         if rng.random() >= self.flawed:
             return problem
-        trace = flawed_trace(problem, rng.choice(kinds_for(problem)), rng)
-        return dataclasses.replace(
-            problem, reasoning=trace.reasoning, answer=re.findall("= ([0-9])", trace.reasoning)[-1]
-        )
+        reasoning = flawed_trace(problem, rng.choice(kinds_for(problem)), rng).reasoning
+        followed = re.findall("= ([0-9])", reasoning)[-1]
+        answer = followed if self.answers == "followed" else problem.answer
+        return dataclasses.replace(problem, reasoning=reasoning, answer=answer)

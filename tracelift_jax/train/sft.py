@@ -66,6 +66,7 @@ class Sft:
         prompts: the words of the roles.
         prompt_tokens, branch_tokens: room for a problem and for what hangs below it; what does not fit is left out.
         batch_size: problems a step, over all devices.
+        trace_weight: weight of the reasoning in the loss; 0 for a base that need only answer.
         direct_weight: weight of the answers without reasoning in the loss.
         optimizer, schedule, mesh, seed: how it is trained.
         evaluation_problems: held-out problems for the loss that is reported.
@@ -80,6 +81,7 @@ class Sft:
     prompt_tokens: int = 64
     branch_tokens: int = 64
     batch_size: int = 64
+    trace_weight: float = 1.0
     direct_weight: float = 1.0
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: Schedule = Schedule()
@@ -92,7 +94,8 @@ class Sft:
         check_types(self)
         for field in ("prompt_tokens", "branch_tokens", "batch_size", "evaluation_problems"):
             require(getattr(self, field) >= 1, f"Sft.{field} must be at least 1, got {getattr(self, field)}")
-        require(self.direct_weight >= 0, f"Sft.direct_weight must not be negative, got {self.direct_weight}")
+        for field in ("trace_weight", "direct_weight"):
+            require(getattr(self, field) >= 0, f"Sft.{field} must not be negative, got {getattr(self, field)}")
         require_divisible("Sft.batch_size", self.batch_size, self.optimizer)
 
 
@@ -122,10 +125,10 @@ def encode(pieces: Pieces, config: Sft, index: int, problem: Problem) -> SftBatc
     direct = [(pieces.ask_directly, 0.0), (answer, config.direct_weight)]
     if config.prompts.shared:
         readers: tuple[Role, ...] = ("planner",)
-        branches = [[*reasoned(1.0), (pieces.ask, 0.0), (answer, 1.0)], direct]
+        branches = [[*reasoned(config.trace_weight), (pieces.ask, 0.0), (answer, 1.0)], direct]
     else:
         readers = ("planner", "executor")
-        branches = [reasoned(1.0), [], [*reasoned(0.0), (pieces.ask, 0.0), (answer, 1.0)], direct]
+        branches = [reasoned(config.trace_weight), [], [*reasoned(0.0), (pieces.ask, 0.0), (answer, 1.0)], direct]
     statements = [pieces.problem(role, problem) for role in readers]
     tokens = [[token for piece, _ in branch for token in piece] for branch in branches]
     if max(map(len, statements)) > config.prompt_tokens or max(map(len, tokens)) > config.branch_tokens:
