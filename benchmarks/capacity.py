@@ -84,8 +84,7 @@ def _table() -> Iterator[Row]:
             elif machine.startswith("v5p"):
                 yield Row(model, machine, "tensor8", batch, accumulate, ADAPTER, "RM an adapter")
             else:
-                mesh = "fsdp8_tensor8" if chips > 64 else "tensor8"  # updates need fsdp on v5e, where there are chips
-                yield Row(model, machine, mesh, batch, accumulate, (*ADAPTER, *INT8), "RM an adapter, int8 base")
+                yield Row(model, machine, "tensor8", batch, accumulate, (*ADAPTER, *INT8), "RM an adapter, int8 base")
 
 
 GROWTH: Sequence[tuple[str, Row]] = [

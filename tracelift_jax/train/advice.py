@@ -70,10 +70,11 @@ def _changes(experiment: Experiment, report: Report) -> Iterator[Change]:
             yield Change(f"MeshConfig.tensor = {tensor}", most(lambda each, less=less: less * alive(each)))
         fsdp = mesh["fsdp"] * more
         if mesh["data"] % more == 0 and all(s.width % fsdp == 0 for s in shapes):
-            # A rollout decodes with copies that are whole over D.
+            # A rollout decodes with copies whole over D; laying them out takes them twice, gathered and laid out.
             copies = 0 if report.moved else report.weights
             saved = most(lambda each, less=less, copies=copies: less * report.kept - copies * (each is not update))
-            yield Change(f"MeshConfig.fsdp = {fsdp}", saved)
+            laid_out = report.kept / more + 2 * copies
+            yield Change(f"MeshConfig.fsdp = {fsdp}", max(saved, laid_out))
     model = _frozen(experiment)
     if model is not None and model.weights == "float":
         saved = _projections(shapes[0]) * (1 - 1 / jnp.dtype(model.param_dtype).itemsize)
