@@ -31,6 +31,28 @@ hypothesis.settings.register_profile("tracelift", deadline=None, derandomize=Tru
 hypothesis.settings.load_profile("tracelift")
 
 
+LONGEST = (
+    "test_processes.py",
+    "test_replay.py",
+    "test_aot.py",
+    "test_data_formats.py",
+    "test_program_training.py",
+    "test_transformer.py",
+    "test_served_training.py",
+    "test_rollout.py",
+    "test_solve.py",
+    "test_adaptive.py",
+    "test_files.py",
+    "test_planner.py",
+)
+"""Files that take longest, which begin first: a worker takes whole files, and the others would wait for the last."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))  # stable: the others stay in order
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of public data files beside the repository; skips where there is none."""

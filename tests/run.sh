@@ -18,5 +18,6 @@ fi
 ruff check .
 ruff format --check .
 pyright --pythonpath "$PWD/.venv/bin/python"
-# Whole files each: what a file's tests share is computed once. Three at a time, for two cores: some wait for processes.
-exec python -m pytest -n 3 --dist loadfile "${select[@]}" "$@"
+# Whole files each: what a file's tests share is computed once; in the order of conftest.py, and not of their numbers of
+# tests. Three at a time, for two cores: some wait for processes.
+exec python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "${select[@]}" "$@"

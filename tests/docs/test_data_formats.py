@@ -143,6 +143,7 @@ def test_layouts_and_examples_of_problems(tmp_path):
     assert (test.source, test.reward, test.feedback) == ("mine", True, False)
 
 
+@pytest.mark.slow
 def test_what_is_printed(folder, capsys):
     told = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in table(TEXT, "## What commands print")}
     capsys.readouterr()

@@ -160,6 +160,7 @@ def test_arithmetic(name, sum_, result):
         assert result in cells
 
 
+@pytest.mark.slow
 def test_the_shipped_models_say_the_same(capsys):
     command = re.sub(r" \\\n *", " ", blocks(TEXT, "bash")[0])
     arguments = shlex.split(command)[1:]

@@ -87,6 +87,7 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_inspect_traces(trained):
     outputs = execute("inspect_traces", trained, RUN="run")
     records = [json.loads(line) for file in (trained / "run" / "traces").iterdir() for line in file.open()]

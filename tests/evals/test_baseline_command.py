@@ -92,6 +92,7 @@ def test_training_knows_the_counts_from_the_first_step_and_measures_none(gin, me
     assert all(trace["without_answers"] == [] for trace in traces)
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_refused_or_measured_as_asked(gin, measured, tmp_path):
     part = tmp_path / "part.jsonl"
     part.write_text("".join(line + "\n" for line in measured.read_text().splitlines()[:4]))

@@ -59,7 +59,7 @@ def test_where_no_box_can_be_made_it_says_what_bubblewrap_says(path: Path) -> No
         open_sandbox(SandboxConfig())
     said = str(caught.value)
     assert "bwrap: No permissions to create new namespace" in said and "unprivileged_userns_clone" in said
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors  # what other tests left may be closed meanwhile
 
 
 def test_a_bubblewrap_that_says_nothing(path: Path) -> None:
