@@ -248,6 +248,25 @@ def subprocess_environment(devices: int = 1, **more: str) -> dict[str, str]:
     return os.environ | plain | more
 
 
+def run_on_eight(file: str, *arguments: str | Path) -> Any:
+    """What a test file run as a program with eight devices prints, see `say`."""
+    done = subprocess.run(
+        [sys.executable, file, *map(str, arguments)],
+        cwd=ROOT,
+        env=subprocess_environment(devices=8),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.partition("RESULT")[2])
+
+
+def say(found: Any) -> None:
+    """Prints an object for `run_on_eight`, apart from what libraries print."""
+    print("RESULT" + json.dumps(found))
+
+
 def start(*arguments: str | Path) -> subprocess.Popen:
     """`python -m tracelift_jax ARGUMENTS` as a process of its own."""
     return subprocess.Popen(

@@ -6,7 +6,7 @@ mistake with a page of traceback. So `load` drives gin's parser itself, statemen
 binding was written, checks the macros before anything is built and the leftovers afterwards, and forgets
 everything at the end. Every refusal is a `UserError` of one line, with `file:line` or the flag in front.
 
-This and `gin_reader.py` are the only modules that know gin; `cli.py` and `commands.py` alone ask them.
+This and `gin_reader.py` are the only modules that know gin; `cli.py` and `commands/` alone ask them.
 """
 
 import dataclasses

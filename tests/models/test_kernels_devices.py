@@ -4,9 +4,6 @@
 """
 
 import dataclasses
-import json
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -15,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from tinies import TINY, make_tiny
-from tiny import ROOT, subprocess_environment
+from tiny import run_on_eight, say
 
 from tracelift_jax.models.attention import attend, tree_masks
 from tracelift_jax.models.kernels import tree_attention
@@ -90,16 +87,7 @@ def decoder() -> float:
 
 @pytest.fixture(scope="module")
 def played() -> dict:
-    done = subprocess.run(
-        [sys.executable, __file__],
-        cwd=ROOT,
-        env=subprocess_environment(devices=8),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.partition("RESULT")[2])
+    return run_on_eight(__file__)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -113,4 +101,4 @@ def test_the_decoder_is_the_same_on_eight_devices(played):
 
 
 if __name__ == "__main__":
-    print("RESULT" + json.dumps({name: case(*given) for name, given in CASES.items()} | {"decoder": decoder()}))
+    say({name: case(*given) for name, given in CASES.items()} | {"decoder": decoder()})

@@ -2,9 +2,6 @@
 
 import dataclasses
 import functools
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +14,7 @@ import qwix
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tiny import ROOT, assert_same, subprocess_environment
+from tiny import assert_same, run_on_eight, say
 
 from tracelift_jax.models import build, hf
 from tracelift_jax.models.einsum import Lora
@@ -370,16 +367,7 @@ def on_mesh(layout: MeshConfig) -> dict[str, Any]:
 def test_scales_are_split_as_their_channels_are():
     """On one device and on eight (data 1, fsdp 4, tensor 2): D over fsdp, heads and F over tensor, scales alike."""
     here = on_mesh(MeshConfig())
-    done = subprocess.run(
-        [sys.executable, __file__],
-        cwd=ROOT,
-        env=subprocess_environment(devices=8),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    there = json.loads(done.stdout.partition("RESULT")[2])
+    there = run_on_eight(__file__)
     assert there["specs"] == here["specs"]
     # [L, D, H, Q], [L, D, N, Q], [L, H, Q, D], [L, D, F] and [L, F, D], and their scales.
     kv, wide = [[2, 4, 1, 6], [2, 1, 1, 6]], [[2, 4, 12], [2, 1, 12]]
@@ -396,4 +384,4 @@ def test_scales_are_split_as_their_channels_are():
 
 
 if __name__ == "__main__":
-    print("RESULT" + json.dumps(on_mesh(MeshConfig(data=1, fsdp=4, tensor=2))))
+    say(on_mesh(MeshConfig(data=1, fsdp=4, tensor=2)))

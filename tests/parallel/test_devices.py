@@ -4,8 +4,6 @@
 """
 
 import dataclasses
-import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from tinies import TINY, make_tiny
-from tiny import ROOT, command, make_train, subprocess_environment, write_gin, write_models
+from tiny import command, make_train, run_on_eight, say, write_gin, write_models
 
 from tracelift_jax.config import Evaluation, GrpoConfig, MeshConfig, OptimizerConfig, RewardConfig
 from tracelift_jax.models import hf
@@ -103,21 +101,7 @@ def main(folder: Path, what: str) -> None:
         found = {"streamed": stream(folder), "refusals": refused(folder)}
     else:
         found = play(folder, LAYOUTS[what])
-    print("RESULT" + json.dumps(found))
-
-
-def on_eight(folder: Path, what: str) -> dict[str, Any]:
-    """What a process with eight devices prints."""
-    done = subprocess.run(
-        [sys.executable, __file__, str(folder), what],
-        cwd=ROOT,
-        env=subprocess_environment(devices=8),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.partition("RESULT")[2])
+    say(found)
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +121,12 @@ def one(folder) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=[pytest.param(layout, marks=pytest.mark.slow) for layout in LAYOUTS])
 def eight(request, folder) -> dict[str, Any]:
-    return on_eight(folder, request.param) | {"layout": request.param}
+    return run_on_eight(__file__, folder, request.param) | {"layout": request.param}
 
 
 @pytest.fixture(scope="module")
 def files(folder) -> dict[str, Any]:
-    return on_eight(folder, "files")
+    return run_on_eight(__file__, folder, "files")
 
 
 def test_one_device_is_compared_with_eight(one, eight):

@@ -3,8 +3,6 @@
 `python tests/rollout/test_decoding.py FOLDER` looks on eight devices.
 """
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from tiny import ROOT, assert_same, make_roles, subprocess_environment, write_models
+from tiny import assert_same, make_roles, run_on_eight, say, write_models
 
 from tracelift_jax.config import LoraConfig, MeshConfig, Model, Rules
 from tracelift_jax.rollout.batch import Weights
@@ -81,16 +79,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def eight(folder) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, __file__, str(folder)],
-        cwd=ROOT,
-        env=subprocess_environment(devices=8),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.partition("RESULT")[2])
+    return run_on_eight(__file__, folder)
 
 
 def test_what_is_split_over_the_width_is_gathered_and_nothing_else(eight):
@@ -156,4 +145,4 @@ def test_other_rules_lay_out_otherwise(folder):
 
 
 if __name__ == "__main__":
-    print("RESULT" + json.dumps(on_eight(Path(sys.argv[1]))))
+    say(on_eight(Path(sys.argv[1])))
