@@ -8,10 +8,10 @@ import study_measures as measures
 import study_page as page
 import study_results as results
 import study_signal as signal
-from study_plan import ARMS, HERE, REGIMES, ROOT, Settings, Study
+from study_plan import ARMS, ARMS_OF, HERE, REGIMES, ROOT, Settings, Study
 
 from tracelift_jax import gin_config
-from tracelift_jax.config import Evaluate, ExecutorModel, Sft, Train
+from tracelift_jax.config import Evaluate, ExecutorModel, Sft, Train, TrainRm
 from tracelift_jax.rollout.reward_config import RewardConfig
 
 
@@ -113,8 +113,7 @@ def flags_of(job):
     return files, bindings
 
 
-@pytest.mark.parametrize("regime", REGIMES)
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize(("regime", "arm"), [(regime, arm) for regime in REGIMES for arm in ARMS_OF[regime]])
 def test_every_run_loads_and_differs_in_its_reward_alone(tmp_path, regime, arm):
     study = Study(tmp_path, Settings(steps=7))
     train = gin_config.load(Train, *flags_of(study.training(regime, arm, 3))).value
@@ -122,9 +121,11 @@ def test_every_run_loads_and_differs_in_its_reward_alone(tmp_path, regime, arm):
     assert (train.seed, train.schedule.steps) == (3, 7)
     assert train.batch_size * train.roles.traces == results.TRACES
     own = train.roles.executor_model
-    assert (own.path if own else "") == (f"{tmp_path}/strong_executor/model" if regime == "strong" else "")
+    assert (own.path if own else "") == (f"{tmp_path}/strong_executor/model" if regime != "weak" else "")
+    grader = f"{tmp_path}/rough_rm/model" if regime == "rough" else "assets/dial/reward_model"
+    assert train.roles.reward_model.path == grader
     ops = (train.roles.task.min_ops, train.roles.task.max_ops)
-    assert ops == ((2, 4) if regime == "strong" else (3, 6))
+    assert ops == ((3, 6) if regime == "weak" else (2, 4))
 
 
 def test_the_papers_reward():
@@ -142,11 +143,14 @@ def test_evaluations_and_executors_load(tmp_path):
         assert before.answers == 1 + signal.REPEATS
         [unseen] = before.executors
         assert isinstance(unseen, ExecutorModel) and unseen.model.path == f"{tmp_path}/unseen/model"
-    trained = [gin_config.load(Sft, *flags_of(job)).value for job in study.executors(["strong"])]
+    trained = [gin_config.load(Sft, *flags_of(job)).value for job in study.models(["strong"])]
     assert [sft.schedule.steps for sft in trained] == [4, 4, 4]
     assert [sft.model.path for sft in trained] == ["", f"{tmp_path}/answers_alone/model", ""]
     assert [sft.direct_weight for sft in trained] == [10, 0.3, 0.3]
-    assert [job.path.name for job in study.executors(["weak"])] == ["unseen"]
+    assert [job.path.name for job in study.models(["weak"])] == ["unseen"]
+    [rough] = [job for job in study.models(["rough"]) if job.command[0] == "train-rm"]
+    graders = gin_config.load(TrainRm, *flags_of(rough)).value
+    assert (graders.schedule.steps, graders.model.path) == (4, "assets/dial/base")
     assert str(study.run("weak", "rm_only", 1)) in study.measurement("weak", "rm_only", 1).command[-2]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from study_plan import ARMS, BASELINE, REGIMES, Study
+from study_plan import ARMS, ARMS_OF, BASELINE, REGIMES, Study
 from study_results import READ, TRACES, Before, Run, read_before, read_run
 from study_signal import REWARDS, rank, reward
 from study_stats import Estimate, Times, over_seeds, over_seeds_and_problems, sign_flips, sooner, summarize_times
@@ -98,6 +98,7 @@ def executors_table(before: Mapping[str, Before]) -> str:
     rows = [
         [f"{regime} regime: {label}", *(f"{found.executors[executor][what]:.3f}" for what in READ)]
         for regime, found in before.items()
+        if regime != "rough"  # its executors are those of the strong one
         for executor, label in (("resident", "executor of training"), ("unseen", "unseen executor"))
     ]
     return table(["executor", *READ], rows)
@@ -107,7 +108,8 @@ def signal_table(before: Mapping[str, Before]) -> str:
     """How each reward ranks the traces that training starts from."""
     rows = []
     for regime, found in before.items():
-        for arm, config in REWARDS.items():
+        for arm in ARMS_OF[regime]:
+            config = REWARDS[arm]
             ranking = rank(reward(found.traces, config), found.traces.faithful)
             cells = [cell(ranking.above), f"{ranking.tied:.3f}", f"{ranking.correlation:.3f}", str(ranking.above.n)]
             rows.append([regime, ARMS[arm], *cells])
@@ -142,7 +144,7 @@ def report(study: Study, regimes: Sequence[str], arms: Sequence[str], seeds: int
     files = {regime: study.before_result(regime) for regime in regimes}
     before = {regime: read_before(file) for regime, file in files.items() if file.exists()}
     runs = {regime: finished(study, regime, arms, seeds) for regime in regimes}
-    trained = [json.loads(job.stamp.read_text()) for job in study.executors(regimes) if job.stamp.exists()]
+    trained = [json.loads(job.stamp.read_text()) for job in study.models(regimes) if job.stamp.exists()]
     when = done_when(trained + [one.done for some in (before, *runs.values()) for one in some.values()])
     parts = [f"{when}; {study.settings.steps} steps, {study.settings.problems} held-out problems, 4 traces each."]
     if before:
@@ -150,7 +152,7 @@ def report(study: Study, regimes: Sequence[str], arms: Sequence[str], seeds: int
     for regime, found in before.items():
         done = runs[regime]
         parts.append(f"### {REGIMES[regime]}")
-        parts.append(f"{len(done)} of {len(arms) * seeds} runs are in.")
+        parts.append(f"{len(done)} of {len(set(arms) & set(ARMS_OF[regime])) * seeds} runs are in.")
         if done:
             parts.append(arms_table(done, found.untrained, study.settings.steps * TRACES))
             parts.append(differences_table(done))

@@ -13,10 +13,20 @@ ARMS = {
     "tracelift": "TraceLift, ours",
     "rm_only": "reward model only",
     "uplift_only": "uplift only",
+    "sampled_sign_aware": "sampled uplift, sign-aware",
+    "likelihood_product": "uplift by likelihood, product",
 }
-"""What the arms are called on the page; each is a file of arms/. The first is what the others are compared with."""
-REGIMES = {"weak": "Weak executor", "strong": "Strong executor"}
+"""What the arms are called on the page; each is a file of arms/."""
 BASELINE = "exec_only"
+"""What the others are compared with."""
+REGIMES = {
+    "weak": "Weak executor",
+    "strong": "Strong executor",
+    "rough": "Strong executor, rough reward model",
+}
+_FIVE = ("exec_only", "tracelift_paper", "tracelift", "rm_only", "uplift_only")
+ARMS_OF = {"weak": _FIVE, "strong": tuple(ARMS), "rough": ("exec_only", "tracelift", "rm_only")}
+"""The arms of each regime. What goes beyond the five in two regimes tests an explanation of what they gave."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Settings:
 
     Attributes:
         steps: of each planner. problems: held-out ones that planners are measured on.
-        executor_steps: of the executors that the study trains; 0 takes those of their files.
+        executor_steps: of executors and reward models that the study trains; 0 takes those of their files.
     """
 
     steps: int = 110
@@ -100,15 +110,23 @@ class Study:
         alone = self._executor("answers_alone")
         return self._executor("strong_executor", alone, f"--gin.BASE={alone.path / 'model'}")
 
-    def executors(self, regimes: Sequence[str]) -> list[Job]:
-        """Trains the executors that are not shipped and these regimes need."""
-        strong = [*self.strong().after, self.strong()] if "strong" in regimes else []
-        return [*strong, self.unseen()]
+    def rough(self) -> Job:
+        """Trains the reward model that is not good."""
+        path = self.out / "rough_rm"
+        return Job(path, ("train-rm", f"--gin_file={HERE / 'rough_rm.gin'}", f"--run_dir={path}", *self._steps()))
+
+    def _steps(self) -> tuple[str, ...]:
+        """Of all models that are not planners, where they are not those of their files."""
+        return (f"--gin.STEPS={self.settings.executor_steps}",) if self.settings.executor_steps else ()
+
+    def models(self, regimes: Sequence[str]) -> list[Job]:
+        """Trains what is not shipped and these regimes need: executors, and a reward model."""
+        strong = [*self.strong().after, self.strong()] if set(regimes) - {"weak"} else []
+        return [*strong, *([self.rough()] if "rough" in regimes else []), self.unseen()]
 
     def _executor(self, name: str, after: Job | None = None, *flags: str) -> Job:
         path = self.out / name
-        steps = (f"--gin.STEPS={self.settings.executor_steps}",) if self.settings.executor_steps else ()
-        command = ("sft", f"--gin_file={HERE / name}.gin", f"--run_dir={path}", *flags, *steps)
+        command = ("sft", f"--gin_file={HERE / name}.gin", f"--run_dir={path}", *flags, *self._steps())
         return Job(path, command, (after,) if after else ())
 
     def _regime(self, regime: str) -> tuple[tuple[str, ...], tuple[Job, ...]]:
@@ -116,7 +134,10 @@ class Study:
         file = f"--gin_file={HERE / regime}.gin"
         if regime == "weak":
             return (file,), ()
-        return (file, f"--gin.EXECUTOR={self.strong().path / 'model'}"), (self.strong(),)
+        executor, after = f"--gin.EXECUTOR={self.strong().path / 'model'}", (self.strong(),)
+        if regime == "strong":
+            return (file, executor), after
+        return (file, executor, f"--gin.GRADER={self.rough().path / 'model'}"), (*after, self.rough())
 
     def _evaluation(self, regime: str, file: str, out: Path, *runs: str, after: tuple[Job, ...] = ()) -> Job:
         own, before = self._regime(regime)
@@ -147,11 +168,11 @@ class Study:
 
         What takes longest comes first, for those who run several at once. What has a result needs no job any more.
         """
-        yield from self.executors(regimes)
+        yield from self.models(regimes)
         yield from (self.baseline(regime) for regime in regimes if not self.before_result(regime).exists())
         for seed in range(seeds):
             for arm in arms:
                 for regime in regimes:
-                    if not self.result(regime, arm, seed).exists():
+                    if arm in ARMS_OF[regime] and not self.result(regime, arm, seed).exists():
                         yield self.training(regime, arm, seed)
                         yield self.measurement(regime, arm, seed)

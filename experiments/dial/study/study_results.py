@@ -128,12 +128,12 @@ def read_before(file: Path) -> Before:
 
 
 def keep(study: Study, to: Path) -> None:
-    """Copies what `collect` wrote, the trained executors and the settings to a folder, which is a study of its own."""
+    """Copies what `collect` wrote, the trained models and the settings to a folder, which is a study of its own."""
     files = [study.out / "settings.json", *study.out.glob("*/before.json"), *study.out.glob("*/*/seed*.json")]
-    for job in (study.unseen(), study.strong(), *study.strong().after):
+    for job in (study.unseen(), study.strong(), study.rough(), *study.strong().after):
         if job.stamp.exists():
             files.append(job.stamp)
-    for job in (study.unseen(), study.strong()):  # of the others nothing is asked any more
+    for job in (study.unseen(), study.strong(), study.rough()):  # the one before the strong one is not asked any more
         if job.stamp.exists():
             files += [file for file in sorted((job.path / "model").rglob("*")) if file.is_file()]
     for file in files:
