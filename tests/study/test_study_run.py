@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import run as command
+import study_jobs
+from study_jobs import STOPPED, Taken, do
 from study_plan import HERE, ROOT, Job, Settings, Study
 from tiny import subprocess_environment
 
@@ -38,23 +40,23 @@ time.sleep(30)
 
 def test_what_is_done_is_not_done_again(tmp_path, capsys):
     jobs = [adds(tmp_path, "a"), adds(tmp_path, "b")]
-    assert command.do(jobs[:1], "a box") == 0
-    assert command.do(jobs, "a box") == 0
+    assert do(jobs[:1], "a box") == 0
+    assert do(jobs, "a box") == 0
     assert (tmp_path / "order").read_text() == "a b "
     assert capsys.readouterr().out.splitlines()[1].startswith("1 of 1: ")
     about = json.loads(jobs[1].stamp.read_text())
     assert about["machine"] == "a box" and about["seconds"] < 10 and len(about["date"]) == 10
     jobs[0].stamp.unlink()
-    assert command.do(jobs, "a box") == 0
+    assert do(jobs, "a box") == 0
     assert (tmp_path / "order").read_text() == "a b a "
 
 
 def test_a_failure_ends_it_and_is_told(tmp_path, capsys):
     broken = Script(tmp_path / "broken", ("raise SystemExit('no such thing')",))
-    assert command.do([broken, adds(tmp_path, "b")], "") == 1
+    assert do([broken, adds(tmp_path, "b")], "") == 1
     assert not broken.stamp.exists() and not (tmp_path / "order").exists()
     assert "no such thing" in capsys.readouterr().err
-    assert command.do([adds(tmp_path, "b")], "") == 0
+    assert do([adds(tmp_path, "b")], "") == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -71,10 +73,63 @@ def test_a_signal_reaches_the_command_that_runs_and_ends_the_study(tmp_path, num
     asking = threading.Thread(target=ask)
     asking.start()
     start = time.monotonic()
-    assert command.do([stops, adds(tmp_path, "b")], "") == command.STOPPED
+    assert do([stops, adds(tmp_path, "b")], "") == STOPPED
     asking.join()
     assert time.monotonic() - start < 20 and not stops.stamp.exists() and not (tmp_path / "order").exists()
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def waits(folder: Path, name: str, other: str, after: tuple[Job, ...] = ()) -> Script:
+    """Ends once `other` has begun too, and fails if it does not within ten seconds; writes its cores down."""
+    code = f"""
+import os, pathlib, sys, time
+folder = pathlib.Path({str(folder)!r})
+(folder / ("{name} begun")).write_text(str(sorted(os.sched_getaffinity(0))))
+for _ in range(1000):
+    if (folder / ("{other} begun")).exists():
+        break
+    time.sleep(0.01)
+else:
+    sys.exit("alone")
+"""
+    return Script(folder / name, (code,), after)
+
+
+def test_two_at_once_share_the_cores_and_keep_the_order(tmp_path, monkeypatch):
+    """c comes after b, so d begins before it; each of two has half of the cores."""
+    monkeypatch.setattr(study_jobs, "LOOK_EVERY", 0.01)
+    a, b = waits(tmp_path, "a", "b"), waits(tmp_path, "b", "a")
+    c = dataclasses.replace(adds(tmp_path, "c"), after=(b,))
+    assert do([a, b, c, adds(tmp_path, "d")], "", at_once=2) == 0
+    assert sorted((tmp_path / "order").read_text().split()) == ["c", "d"]
+    mine = sorted(os.sched_getaffinity(0))
+    assert (tmp_path / "a begun").read_text() == str(mine[::2] or mine)
+    assert (tmp_path / "b begun").read_text() == str(mine[1::2] or mine)
+
+
+def test_what_comes_after_waits_for_it(tmp_path):
+    first = adds(tmp_path, "first")
+    second = dataclasses.replace(adds(tmp_path, "second"), after=(first,))
+    assert do([second, first], "", at_once=2) == 0
+    assert (tmp_path / "order").read_text() == "first second "
+
+
+def test_after_a_failure_the_others_end_and_none_begins(tmp_path):
+    broken = Script(tmp_path / "broken", ("raise SystemExit(3)",))
+    slow = Script(tmp_path / "slow", (f"import time; time.sleep(1); open({str(tmp_path / 'ended')!r}, 'w')",))
+    assert do([slow, broken, adds(tmp_path, "b")], "", at_once=2) == 1
+    assert slow.stamp.exists() and (tmp_path / "ended").exists()
+    assert not broken.stamp.exists() and not (tmp_path / "order").exists()
+
+
+def test_a_study_is_worked_on_by_one_command(tmp_path):
+    with study_jobs.alone(tmp_path / "study"):
+        with pytest.raises(Taken, match="another command works on it"), study_jobs.alone(tmp_path / "study"):
+            pass
+        done = study(f"--out={tmp_path / 'study'}", "--regimes=weak")
+        assert done.returncode == 2 and "another command works on it" in done.stderr
+    with study_jobs.alone(tmp_path / "study"):
+        pass
 
 
 def test_a_study_keeps_its_settings(tmp_path, capsys):

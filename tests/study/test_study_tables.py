@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import study_measures as measures
 import study_page as page
+import study_results as results
 import study_signal as signal
-from study_plan import ARMS, HERE, REGIMES, ROOT, Settings, Study
+from study_plan import ARMS, ARMS_OF, HERE, REGIMES, ROOT, Settings, Study
 
 from tracelift_jax import gin_config
-from tracelift_jax.config import Evaluate, ExecutorModel, Sft, Train
+from tracelift_jax.config import Evaluate, ExecutorModel, Sft, Train, TrainRm
 from tracelift_jax.rollout.reward_config import RewardConfig
 
 
@@ -112,18 +113,19 @@ def flags_of(job):
     return files, bindings
 
 
-@pytest.mark.parametrize("regime", REGIMES)
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize(("regime", "arm"), [(regime, arm) for regime in REGIMES for arm in ARMS_OF[regime]])
 def test_every_run_loads_and_differs_in_its_reward_alone(tmp_path, regime, arm):
     study = Study(tmp_path, Settings(steps=7))
     train = gin_config.load(Train, *flags_of(study.training(regime, arm, 3))).value
     assert train.roles.reward == signal.REWARDS[arm]
     assert (train.seed, train.schedule.steps) == (3, 7)
-    assert train.batch_size * train.roles.traces == page.TRACES
+    assert train.batch_size * train.roles.traces == results.TRACES
     own = train.roles.executor_model
-    assert (own.path if own else "") == (f"{tmp_path}/strong_executor/model" if regime == "strong" else "")
+    assert (own.path if own else "") == (f"{tmp_path}/strong_executor/model" if regime != "weak" else "")
+    grader = f"{tmp_path}/rough_rm/model" if regime == "rough" else "assets/dial/reward_model"
+    assert train.roles.reward_model.path == grader
     ops = (train.roles.task.min_ops, train.roles.task.max_ops)
-    assert ops == ((2, 4) if regime == "strong" else (3, 6))
+    assert ops == ((3, 6) if regime == "weak" else (2, 4))
 
 
 def test_the_papers_reward():
@@ -141,24 +143,36 @@ def test_evaluations_and_executors_load(tmp_path):
         assert before.answers == 1 + signal.REPEATS
         [unseen] = before.executors
         assert isinstance(unseen, ExecutorModel) and unseen.model.path == f"{tmp_path}/unseen/model"
-    trained = [gin_config.load(Sft, *flags_of(job)).value for job in study.executors(["strong"])]
+    trained = [gin_config.load(Sft, *flags_of(job)).value for job in study.models(["strong"])]
     assert [sft.schedule.steps for sft in trained] == [4, 4, 4]
-    assert [sft.model.path for sft in trained] == ["", "", f"{tmp_path}/answers_alone/model"]
-    assert [sft.direct_weight for sft in trained] == [0.3, 10, 0.3]
-    assert [job.path.name for job in study.executors(["weak"])] == ["unseen"]
+    assert [sft.model.path for sft in trained] == ["", f"{tmp_path}/answers_alone/model", ""]
+    assert [sft.direct_weight for sft in trained] == [10, 0.3, 0.3]
+    assert [job.path.name for job in study.models(["weak"])] == ["unseen"]
+    [rough] = [job for job in study.models(["rough"]) if job.command[0] == "train-rm"]
+    graders = gin_config.load(TrainRm, *flags_of(rough)).value
+    assert (graders.schedule.steps, graders.model.path) == (4, "assets/dial/base")
     assert str(study.run("weak", "rm_only", 1)) in study.measurement("weak", "rm_only", 1).command[-2]
 
 
 def test_a_seed_is_done_in_all_arms_before_the_next(tmp_path):
     study = Study(tmp_path, Settings())
     names = [job.path.relative_to(tmp_path).as_posix() for job in study.jobs(["weak", "strong"], ["exec_only"], 2)]
-    assert names[:5] == ["unseen", "answers_alone", "strong_executor", "weak/before", "strong/before"]
+    assert names[:5] == ["answers_alone", "strong_executor", "unseen", "weak/before", "strong/before"]
     assert names[5:] == [
         f"{regime}/exec_only/seed{seed}{what}"
         for seed in (0, 1)
         for regime in ("weak", "strong")
         for what in ("", "_measured")
     ]
+
+
+def test_jobs_come_after_what_they_read(tmp_path):
+    """Of each job all others whose folder its command names."""
+    jobs = list(Study(tmp_path, Settings()).jobs(list(REGIMES), ["exec_only", "rm_only"], 2))
+    for job in jobs:
+        values = {flag.partition("=")[2].removesuffix("/model") for flag in job.command}
+        named = [one for one in jobs if one != job and str(one.path) in values]
+        assert {one.path for one in named} == {one.path for one in job.after}, job.path
 
 
 def fake(study, regime, arm, seed, rows, accuracy):
@@ -192,7 +206,8 @@ def test_tables_by_hand(tmp_path):
         fake(study, "weak", "exec_only", seed, own, [0.5] * 8)
         better = [row | {"accuracy": 1.0} for row in own]
         fake(study, "weak", "rm_only", seed, better, [0.9] * (5 + seed) + [0.0] * (3 - seed))
-    text = page.report(study, ["weak", "strong"], list(ARMS), 5)
+    results.collect(study, list(REGIMES), list(ARMS), 5)
+    text = page.report(study, list(REGIMES), list(ARMS), 5)
     assert "a box, 2026-01-01 to 2026-01-02; 8 steps, 256 held-out problems" in text
     assert "### Weak executor\n\n4 of 25 runs are in." in text and "### Strong executor" not in text
     cells = {tuple(part.strip() for part in row.split("|")[1:-1]) for row in text.splitlines() if row[:1] == "|"}
@@ -221,11 +236,38 @@ def test_tables_by_hand(tmp_path):
 def test_one_run_has_no_intervals_and_nothing_to_compare(tmp_path):
     study = Study(tmp_path, Settings(steps=8))
     fake(study, "weak", "exec_only", 0, ROWS[:8], [0.9] * 8)
-    rows = {("exec_only", 0): measures.by_problem(ROWS, "seed0")}
-    table = page.arms_table(study, "weak", rows, rows["exec_only", 0])
+    results.collect(study, ["weak"], list(ARMS), 1)
+    runs = page.finished(study, "weak", list(ARMS), 5)
+    assert list(runs) == [("exec_only", 0)]
+    table = page.arms_table(runs, measures.by_problem(ROWS, "seed0"), end=1024)
     told = "| execution only | 1 | 0.750 | 0.500 | 0.250 | 0.150 | 0.250 | 640 | 640 |"
     assert table.splitlines()[-1] == told
-    assert page.differences_table(study, "weak", rows).startswith("No seed is in yet")
+    assert page.differences_table(runs).startswith("No seed is in yet")
+
+
+def test_what_is_kept_is_a_study_to_go_on_with(tmp_path):
+    """Copied, its results need no job and make the same tables; what was not done is still to do."""
+    study, kept = Study(tmp_path / "a", Settings(steps=8)), Study(tmp_path / "b", Settings(steps=8))
+    fake(study, "weak", "exec_only", 0, ROWS[:8], [0.9] * 8)
+    (study.unseen().path / "model").mkdir(parents=True)
+    (study.unseen().path / "model" / "weights").write_text("1")
+    study.unseen().stamp.write_text('{"seconds": 1, "date": "2026-01-03", "machine": "a box"}')
+    (study.out / "settings.json").write_text("{}")
+    results.collect(study, ["weak"], list(ARMS), 1)
+    before = study.result("weak", "exec_only", 0).read_text()
+    results.collect(study, ["weak"], list(ARMS), 1)
+    assert study.result("weak", "exec_only", 0).read_text() == before
+    results.keep(study, kept.out)
+    files = sorted(file.relative_to(kept.out).as_posix() for file in kept.out.rglob("*") if file.is_file())
+    assert files == ["settings.json", "unseen.done", "unseen/model/weights", "weak/exec_only/seed0.json"]
+    assert page.report(kept, ["weak"], list(ARMS), 2) == page.report(study, ["weak"], list(ARMS), 2)
+    names = [job.path.relative_to(kept.out).as_posix() for job in kept.jobs(["weak"], ["exec_only"], 2)]
+    assert names == ["unseen", "weak/before", "weak/exec_only/seed1", "weak/exec_only/seed1_measured"]
+
+
+def test_numbers_are_kept_short_and_whole(tmp_path):
+    kept = results._lists({"a": np.array([[1.0, 0.25], [-0.0, 1 / 3]]), "b": np.array([True, False])})
+    assert json.dumps(kept) == '{"a": [[1, 0.25], [0, 0.3333]], "b": [1, 0]}'
 
 
 def test_nothing_yet(tmp_path):

@@ -12,70 +12,22 @@ at again.
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from study_jobs import Taken, alone, do
 from study_page import put, report
-from study_plan import ARMS, REGIMES, ROOT, Job, Settings, Study
+from study_plan import ARMS, HERE, REGIMES, ROOT, Settings, Study
+from study_results import collect, keep
 from study_stats import MOST
 
 PAGE = ROOT / "docs" / "study.md"
 MARKER = "study"
-STOPPED = 75
-"""A command's exit code where it was asked to stop and left with a checkpoint."""
-
-
-class Stopping:
-    """Passes the first Ctrl-C or SIGTERM on to the command that runs, and remembers it; a context.
-
-    Commands are in process groups of their own, so that Ctrl-C reaches them once: a second one would end them at once.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.process: subprocess.Popen[bytes] | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "Stopping":
-        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        self.asked = True
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-
-    def run(self, job: Job) -> int:
-        """Runs a job to its end, or to where it stops; its exit code, or STOPPED if it was not to begin."""
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                job.argv(), cwd=ROOT, stdout=log, stderr=log, process_group=0, env=_environment()
-            )
-            if self.asked:  # it came before the command was known
-                self.process.send_signal(signal.SIGTERM)
-            return self.process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """With a cache of compiled programs: what one run has compiled, the next one loads."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    }
-    return cache | os.environ
+RESULTS = HERE / "results"
 
 
 def check_settings(study: Study) -> None:
@@ -95,30 +47,6 @@ def check_settings(study: Study) -> None:
 def _refuse(why: str) -> NoReturn:
     print(f"run.py: {why}", file=sys.stderr)
     raise SystemExit(2)
-
-
-def do(jobs: Sequence[Job], machine: str) -> int:
-    """Runs what is not done yet, in order; the exit code: 0, STOPPED, or 1 where a command failed.
-
-    Args:
-        machine: what the page calls the one that did it.
-    """
-    left = [job for job in jobs if not job.stamp.exists()]
-    with Stopping() as stopping:
-        for number, job in enumerate(left):
-            print(f"{number + 1} of {len(left)}: {job.command[0]} {job.path}", flush=True)
-            began = time.monotonic()
-            code = stopping.run(job)
-            if code == STOPPED or stopping.asked:
-                print("stopped; the same command goes on", flush=True)
-                return STOPPED
-            if code:
-                print(f"exit code {code}: {' '.join(job.argv())}; it printed {job.log}:", file=sys.stderr)
-                print("\n".join(job.log.read_text().splitlines()[-5:]), file=sys.stderr)
-                return 1
-            about = {"seconds": round(time.monotonic() - began), "date": f"{datetime.date.today()}", "machine": machine}
-            job.stamp.write_text(json.dumps(about) + "\n")
-    return 0
 
 
 def _names(known: Sequence[str]):
@@ -150,20 +78,29 @@ def main() -> None:
     parser.add_argument("--steps", type=_count, default=Settings.steps, metavar="N", help="of each planner; 110")
     parser.add_argument("--problems", type=_count, default=Settings.problems, metavar="N", help="held-out ones; 256")
     parser.add_argument("--executor_steps", type=_count, default=0, metavar="N", help="of the executors; their own")
+    parser.add_argument("--at_once", type=_count, default=1, metavar="N", help="jobs, on a share of the cores each; 1")
     parser.add_argument("--machine", default=f"{os.cpu_count()} CPU cores", help="what the page calls this one")
     parser.add_argument("--tables", action="store_true", help="run nothing")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.relative_to(ROOT)} too")
+    parser.add_argument("--write", action="store_true", help=f"tables into {PAGE.relative_to(ROOT)}, results beside me")
     args = parser.parse_args()
     if args.seeds > MOST:
         _refuse(f"--seeds={args.seeds}: at most {MOST}, whose signs are all tried")
     study = Study(args.out.resolve(), Settings(args.steps, args.problems, args.executor_steps))
     check_settings(study)
-    code = 0 if args.tables else do(list(study.jobs(args.regimes, args.arms, args.seeds)), args.machine)
+    code = 0
+    if not args.tables:
+        try:
+            with alone(study.out):
+                code = do(list(study.jobs(args.regimes, args.arms, args.seeds)), args.machine, args.at_once)
+        except Taken as taken:
+            _refuse(str(taken))
+    collect(study, args.regimes, args.arms, args.seeds)
     text = report(study, args.regimes, args.arms, args.seeds)
     (study.out / "tables.md").write_text(text + "\n")
     print(study.out / "tables.md")
     if args.write:
         PAGE.write_text(put(PAGE.read_text(), MARKER, text))
+        keep(study, RESULTS)
     raise SystemExit(code)
 
 

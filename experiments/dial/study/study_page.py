@@ -3,16 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import study_measures as measures
-from study_plan import ARMS, BASELINE, REGIMES, Study
-from study_signal import REWARDS, rank, read_traces, reward
+from study_plan import ARMS, ARMS_OF, BASELINE, REGIMES, Study
+from study_results import READ, TRACES, Before, Run, read_before, read_run
+from study_signal import REWARDS, rank, reward
 from study_stats import Estimate, Times, over_seeds, over_seeds_and_problems, sign_flips, sooner, summarize_times
 
-TRACES = 128
-"""A step's: 16 problems, 8 traces each (../planner.gin)."""
 HEADS = {
     "accuracy": "accuracy",
     "faithful": "faithful",
@@ -20,8 +18,8 @@ HEADS = {
     "uplift": "uplift",
     "unseen": "unseen executor",
 }
-Measured = Mapping[tuple[str, int], dict[str, np.ndarray]]
-"""What was measured, float [P] each, by arm and seed."""
+Runs = Mapping[tuple[str, int], Run]
+"""By arm and seed."""
 
 
 def cell(estimate: Estimate, signed: bool = False) -> str:
@@ -50,49 +48,43 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def finished(study: Study, regime: str, arms: Sequence[str], seeds: int) -> list[tuple[str, int]]:
-    """The arms and seeds that have been measured."""
-    return [
-        (arm, seed)
-        for seed in range(seeds)
-        for arm in arms
-        if study.training(regime, arm, seed).stamp.exists() and study.measurement(regime, arm, seed).stamp.exists()
-    ]
+def finished(study: Study, regime: str, arms: Sequence[str], seeds: int) -> dict[tuple[str, int], Run]:
+    """What has been trained and measured, by arm and seed."""
+    files = {(arm, seed): study.result(regime, arm, seed) for seed in range(seeds) for arm in arms}
+    return {which: read_run(file) for which, file in files.items() if file.exists()}
 
 
-def arms_table(study: Study, regime: str, measured: Measured, before: Mapping[str, np.ndarray]) -> str:
-    """A row for each arm: means over its seeds, and how long it took to learn."""
-    end = study.settings.steps * TRACES
-    untrained = [f"{np.mean(before[name]):.3f}" for name in HEADS]
-    rows = [["before training", "", *untrained, "", ""]]
+def arms_table(runs: Runs, untrained: Mapping[str, np.ndarray], end: int) -> str:
+    """A row for each arm: means over its seeds, and how long it took to learn, of `end` traces at most."""
+    before = [f"{np.mean(untrained[name]):.3f}" for name in HEADS]
+    rows = [["before training", "", *before, "", ""]]
     for arm, label in ARMS.items():
-        seeds = [seed for known, seed in measured if known == arm]
-        if not seeds:
+        own = [run for (known, _), run in runs.items() if known == arm]
+        if not own:
             continue
-        means = [over_seeds([measured[arm, seed][name].mean() for seed in seeds]) for name in HEADS]
-        learnt = [measures.learning(study.run(regime, arm, seed), TRACES) for seed in seeds]
-        times = [summarize_times([getattr(one, name) for one in learnt]) for name in ("accuracy", "faithful")]
-        rows.append([label, str(len(seeds)), *map(cell, means), *(time_cell(one, end) for one in times)])
+        means = [over_seeds([run.measured[name].mean() for run in own]) for name in HEADS]
+        times = [summarize_times([getattr(run.learnt, name) for run in own]) for name in ("accuracy", "faithful")]
+        rows.append([label, str(len(own)), *map(cell, means), *(time_cell(one, end) for one in times)])
     head = ["arm", "seeds", *HEADS.values(), "traces to 0.9 accuracy", "traces to 0.9 faithful"]
     return table(head, rows)
 
 
-def differences_table(study: Study, regime: str, measured: Measured) -> str:
+def differences_table(runs: Runs) -> str:
     """Each arm less execution only, on the same seeds and problems."""
     rows = []
     for arm, label in ARMS.items():
-        shared = [seed for known, seed in measured if known == arm and (BASELINE, seed) in measured]
+        shared = [seed for known, seed in runs if known == arm and (BASELINE, seed) in runs]
         if arm == BASELINE or not shared:
             continue
+        mine, others = ([runs[one, seed] for seed in shared] for one in (arm, BASELINE))
         for name, head in HEADS.items():
-            d = np.array([measured[arm, seed][name] - measured[BASELINE, seed][name] for seed in shared])
+            d = np.array([a.measured[name] - b.measured[name] for a, b in zip(mine, others, strict=True)])
             low, high = over_seeds_and_problems(d)
             crossed = f"({low:+.3f}, {high:+.3f})"
             p = f"{sign_flips(d.mean(1)):.3f}"
             rows.append([label, head, str(len(shared)), cell(over_seeds(d.mean(1)), signed=True), crossed, p])
-        a, b = ([measures.learning(study.run(regime, one, seed), TRACES) for seed in shared] for one in (arm, BASELINE))
         for name in ("accuracy", "faithful"):
-            first, second, p = sooner([getattr(x, name) for x in a], [getattr(x, name) for x in b])
+            first, second, p = sooner(*([getattr(run.learnt, name) for run in some] for some in (mine, others)))
             told = f"sooner {first}, later {second}"
             rows.append([label, f"traces to 0.9 {name}", str(len(shared)), told, "", f"{p:.3f}"])
     if not rows:
@@ -101,34 +93,24 @@ def differences_table(study: Study, regime: str, measured: Measured) -> str:
     return table(head, rows)
 
 
-def executors_table(before: Mapping[str, Sequence[measures.Row]]) -> str:
+def executors_table(before: Mapping[str, Before]) -> str:
     """What each regime's executors make of what they read, before any training."""
-    what = {
-        "alone": lambda rows, executor: measures.alone(rows, "none", executor),
-        "true reasoning": lambda rows, executor: measures.alone(rows, "reference", executor),
-        "another problem's": lambda rows, executor: measures.alone(rows, "reference/other", executor),
-        "the bare answer": lambda rows, executor: measures.alone(rows, "reference/answer_only", executor),
-        "faithful traces": lambda rows, executor: measures.behind(rows, executor, True),
-        "unfaithful traces": lambda rows, executor: measures.behind(rows, executor, False),
-    }
     rows = [
-        [
-            f"{regime} regime: {label}",
-            *(f"{value(found, executor):.3f}" for value in what.values()),
-        ]
+        [f"{regime} regime: {label}", *(f"{found.executors[executor][what]:.3f}" for what in READ)]
         for regime, found in before.items()
+        if regime != "rough"  # its executors are those of the strong one
         for executor, label in (("resident", "executor of training"), ("unseen", "unseen executor"))
     ]
-    return table(["executor", *what], rows)
+    return table(["executor", *READ], rows)
 
 
-def signal_table(before: Mapping[str, Sequence[measures.Row]]) -> str:
+def signal_table(before: Mapping[str, Before]) -> str:
     """How each reward ranks the traces that training starts from."""
     rows = []
     for regime, found in before.items():
-        traces = read_traces(found)
-        for arm, config in REWARDS.items():
-            ranking = rank(reward(traces, config), traces.faithful)
+        for arm in ARMS_OF[regime]:
+            config = REWARDS[arm]
+            ranking = rank(reward(found.traces, config), found.traces.faithful)
             cells = [cell(ranking.above), f"{ranking.tied:.3f}", f"{ranking.correlation:.3f}", str(ranking.above.n)]
             rows.append([regime, ARMS[arm], *cells])
     return table(["regime", "reward", "faithful above unfaithful", "tied", "correlation", "problems"], rows)
@@ -148,9 +130,8 @@ def put(page: str, name: str, text: str) -> str:
     return f"{before}{begin}{text}\n{end}{after}"
 
 
-def done_when(stamps: Sequence[Path]) -> str:
-    """On what and when the jobs of the stamps were done; not in how long, for other work may have been beside them."""
-    told = [json.loads(stamp.read_text()) for stamp in stamps if stamp.exists()]
+def done_when(told: Sequence[Mapping[str, Any]]) -> str:
+    """On what and when it was done; not in how long, for other work may have been beside it."""
     if not told:
         return "Nothing is done yet"
     dates = sorted({one["date"] for one in told})
@@ -159,30 +140,22 @@ def done_when(stamps: Sequence[Path]) -> str:
 
 
 def report(study: Study, regimes: Sequence[str], arms: Sequence[str], seeds: int) -> str:
-    """All tables that can be made of what is there."""
-    records = {
-        regime: measures.read_rows(study.before(regime) / "records.jsonl")
-        for regime in regimes
-        if study.baseline(regime).stamp.exists()
-    }
-    when = done_when([job.stamp for job in study.jobs(regimes, arms, seeds)])
+    """All tables that can be made of the results that are there."""
+    files = {regime: study.before_result(regime) for regime in regimes}
+    before = {regime: read_before(file) for regime, file in files.items() if file.exists()}
+    runs = {regime: finished(study, regime, arms, seeds) for regime in regimes}
+    trained = [json.loads(job.stamp.read_text()) for job in study.models(regimes) if job.stamp.exists()]
+    when = done_when(trained + [one.done for some in (before, *runs.values()) for one in some.values()])
     parts = [f"{when}; {study.settings.steps} steps, {study.settings.problems} held-out problems, 4 traces each."]
-    if records:
-        parts += ["### The executors", executors_table(records)]
-    for regime, rows in records.items():
-        done = finished(study, regime, arms, seeds)
+    if before:
+        parts += ["### The executors", executors_table(before)]
+    for regime, found in before.items():
+        done = runs[regime]
         parts.append(f"### {REGIMES[regime]}")
-        parts.append(f"{len(done)} of {len(arms) * seeds} runs are in.")
-        if not done:
-            continue
-        measured = {
-            (arm, seed): measures.by_problem(
-                measures.read_rows(study.measured(regime, arm, seed) / "records.jsonl"), f"seed{seed}"
-            )
-            for arm, seed in done
-        }
-        parts.append(arms_table(study, regime, measured, measures.by_problem(rows, "untrained")))
-        parts.append(differences_table(study, regime, measured))
-    if records:
-        parts += ["### What each reward sees before any training", signal_table(records)]
+        parts.append(f"{len(done)} of {len(set(arms) & set(ARMS_OF[regime])) * seeds} runs are in.")
+        if done:
+            parts.append(arms_table(done, found.untrained, study.settings.steps * TRACES))
+            parts.append(differences_table(done))
+    if before:
+        parts += ["### What each reward sees before any training", signal_table(before)]
     return "\n\n".join(parts)

@@ -24,6 +24,10 @@ REWARDS: Mapping[str, RewardConfig] = {
     "tracelift": RewardConfig(kind="tracelift"),
     "rm_only": RewardConfig(kind="rm_only"),
     "uplift_only": RewardConfig(kind="uplift_only"),
+    "sampled_sign_aware": RewardConfig(
+        kind="tracelift", uplift="sampled", repeats=REPEATS, baseline="resample", shaping="sign_aware"
+    ),
+    "likelihood_product": RewardConfig(kind="tracelift", shaping="product"),
 }
 """The rewards of arms/."""
 
