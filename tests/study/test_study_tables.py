@@ -1,5 +1,6 @@
 """The study's files to arrays and tables, on records written by hand."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -291,6 +292,13 @@ def test_numbers_are_kept_short_and_whole(tmp_path):
 def test_nothing_yet(tmp_path):
     text = page.report(Study(tmp_path, Settings()), ["weak"], list(ARMS), 5)
     assert text.startswith("Nothing is done yet; 110 steps")
+
+
+def test_the_page_is_made_of_what_is_kept():
+    kept = Study(HERE / "results", Settings())
+    assert json.loads((kept.out / "settings.json").read_text()) == dataclasses.asdict(kept.settings)
+    text = (ROOT / "docs" / "study.md").read_text()
+    assert page.put(text, "study", page.report(kept, list(REGIMES), list(ARMS), 5)) == text
 
 
 def test_the_page_has_its_place():
