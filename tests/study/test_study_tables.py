@@ -1,5 +1,6 @@
 """The study's files to arrays and tables, on records written by hand."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -121,7 +122,8 @@ def test_every_run_loads_and_differs_in_its_reward_alone(tmp_path, regime, arm):
     assert (train.seed, train.schedule.steps) == (3, 7)
     assert train.batch_size * train.roles.traces == results.TRACES
     own = train.roles.executor_model
-    assert (own.path if own else "") == (f"{tmp_path}/strong_executor/model" if regime != "weak" else "")
+    strong = regime in ("strong", "rough")
+    assert (own.path if own else "") == (f"{tmp_path}/strong_executor/model" if strong else "")
     grader = f"{tmp_path}/rough_rm/model" if regime == "rough" else "assets/dial/reward_model"
     assert train.roles.reward_model.path == grader
     ops = (train.roles.task.min_ops, train.roles.task.max_ops)
@@ -184,9 +186,9 @@ def fake(study, regime, arm, seed, rows, accuracy):
         job.stamp.write_text('{"seconds": 1800, "date": "2026-01-02", "machine": "a box"}')
 
 
-def test_tables_by_hand(tmp_path):
-    study = Study(tmp_path, Settings(steps=8))
-    before = study.before("weak")
+def write_before(study, regime):
+    """Half of the answers right alone, all behind whatever is read."""
+    before = study.before(regime)
     before.mkdir(parents=True)
     rows = [line("none", "a", True, ["ok", "wrong"] * 4, executor) for executor in ("resident", "unseen")] + [
         line(source, "a", kind, ["ok"] * 4, executor)
@@ -200,7 +202,12 @@ def test_tables_by_hand(tmp_path):
         )
     ]
     (before / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    study.baseline("weak").stamp.write_text('{"seconds": 0, "date": "2026-01-01", "machine": "a box"}')
+    study.baseline(regime).stamp.write_text('{"seconds": 0, "date": "2026-01-01", "machine": "a box"}')
+
+
+def test_tables_by_hand(tmp_path):
+    study = Study(tmp_path, Settings(steps=8))
+    write_before(study, "weak")
     for seed in range(2):
         own = [row | {"source": f"seed{seed}"} for row in ROWS[:8]]
         fake(study, "weak", "exec_only", seed, own, [0.5] * 8)
@@ -231,13 +238,25 @@ def test_tables_by_hand(tmp_path):
     assert compared[4:] == ("(+0.000, +0.500)", "0.500")
     assert ("reward model only", "traces to 0.9 accuracy", "2", "sooner 2, later 0", "", "0.500") in cells
     assert ("weak", "execution only", "0.500", "1.000", "0.000", "1") in cells
+    assert "\n\n4 runs.\n" in page.report(study, ["weak"], ["exec_only", "rm_only"], 2)
+
+
+def test_the_rough_regime_has_execution_only_from_the_strong_one(tmp_path):
+    study = Study(tmp_path, Settings(steps=8))
+    write_before(study, "rough")
+    fake(study, "strong", "exec_only", 0, ROWS[:8], [0.5] * 8)
+    fake(study, "rough", "rm_only", 0, [row | {"accuracy": 1.0} for row in ROWS[:8]], [0.9] * 8)
+    results.collect(study, list(REGIMES), list(ARMS), 1)
+    text = page.report(study, ["rough"], list(ARMS), 1)
+    assert "1 of 2 runs are in." in text and "| execution only | 1 | 0.750 |" in text
+    assert "| reward model only | accuracy | 1 | +0.250 |" in text
 
 
 def test_one_run_has_no_intervals_and_nothing_to_compare(tmp_path):
     study = Study(tmp_path, Settings(steps=8))
     fake(study, "weak", "exec_only", 0, ROWS[:8], [0.9] * 8)
     results.collect(study, ["weak"], list(ARMS), 1)
-    runs = page.finished(study, "weak", list(ARMS), 5)
+    runs = page.finished(study, "weak", list(ARMS))
     assert list(runs) == [("exec_only", 0)]
     table = page.arms_table(runs, measures.by_problem(ROWS, "seed0"), end=1024)
     told = "| execution only | 1 | 0.750 | 0.500 | 0.250 | 0.150 | 0.250 | 640 | 640 |"
@@ -273,6 +292,13 @@ def test_numbers_are_kept_short_and_whole(tmp_path):
 def test_nothing_yet(tmp_path):
     text = page.report(Study(tmp_path, Settings()), ["weak"], list(ARMS), 5)
     assert text.startswith("Nothing is done yet; 110 steps")
+
+
+def test_the_page_is_made_of_what_is_kept():
+    kept = Study(HERE / "results", Settings())
+    assert json.loads((kept.out / "settings.json").read_text()) == dataclasses.asdict(kept.settings)
+    text = (ROOT / "docs" / "study.md").read_text()
+    assert page.put(text, "study", page.report(kept, list(REGIMES), list(ARMS), 5)) == text
 
 
 def test_the_page_has_its_place():

@@ -9,7 +9,7 @@ import numpy as np
 from study_plan import ARMS, ARMS_OF, BASELINE, REGIMES, Study
 from study_results import READ, TRACES, Before, Run, read_before, read_run
 from study_signal import REWARDS, rank, reward
-from study_stats import Estimate, Times, over_seeds, over_seeds_and_problems, sign_flips, sooner, summarize_times
+from study_stats import MOST, Estimate, Times, over_seeds, over_seeds_and_problems, sign_flips, sooner, summarize_times
 
 HEADS = {
     "accuracy": "accuracy",
@@ -48,9 +48,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def finished(study: Study, regime: str, arms: Sequence[str], seeds: int) -> dict[tuple[str, int], Run]:
+def finished(study: Study, regime: str, arms: Sequence[str]) -> dict[tuple[str, int], Run]:
     """What has been trained and measured, by arm and seed."""
-    files = {(arm, seed): study.result(regime, arm, seed) for seed in range(seeds) for arm in arms}
+    files = {(arm, seed): study.result(regime, arm, seed) for seed in range(MOST) for arm in arms}
     return {which: read_run(file) for which, file in files.items() if file.exists()}
 
 
@@ -143,7 +143,7 @@ def report(study: Study, regimes: Sequence[str], arms: Sequence[str], seeds: int
     """All tables that can be made of the results that are there."""
     files = {regime: study.before_result(regime) for regime in regimes}
     before = {regime: read_before(file) for regime, file in files.items() if file.exists()}
-    runs = {regime: finished(study, regime, arms, seeds) for regime in regimes}
+    runs = {regime: finished(study, regime, [arm for arm in arms if arm in ARMS_OF[regime]]) for regime in regimes}
     trained = [json.loads(job.stamp.read_text()) for job in study.models(regimes) if job.stamp.exists()]
     when = done_when(trained + [one.done for some in (before, *runs.values()) for one in some.values()])
     parts = [f"{when}; {study.settings.steps} steps, {study.settings.problems} held-out problems, 4 traces each."]
@@ -152,8 +152,11 @@ def report(study: Study, regimes: Sequence[str], arms: Sequence[str], seeds: int
     for regime, found in before.items():
         done = runs[regime]
         parts.append(f"### {REGIMES[regime]}")
-        parts.append(f"{len(done)} of {len(set(arms) & set(ARMS_OF[regime])) * seeds} runs are in.")
+        asked = len(set(arms) & set(ARMS_OF[regime])) * seeds
+        parts.append(f"{len(done)} of {asked} runs are in." if len(done) < asked else f"{len(done)} runs.")
         if done:
+            if regime == "rough" and BASELINE in arms:
+                done = finished(study, "strong", [BASELINE]) | done
             parts.append(arms_table(done, found.untrained, study.settings.steps * TRACES))
             parts.append(differences_table(done))
     if before:

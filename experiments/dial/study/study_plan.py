@@ -22,11 +22,20 @@ BASELINE = "exec_only"
 REGIMES = {
     "weak": "Weak executor",
     "strong": "Strong executor",
+    "short": "Weak executor, the strong regime's problems",
     "rough": "Strong executor, rough reward model",
 }
 _FIVE = ("exec_only", "tracelift_paper", "tracelift", "rm_only", "uplift_only")
-ARMS_OF = {"weak": _FIVE, "strong": tuple(ARMS), "rough": ("exec_only", "tracelift", "rm_only")}
-"""The arms of each regime. What goes beyond the five in two regimes tests an explanation of what they gave."""
+ARMS_OF = {
+    "weak": _FIVE,
+    "strong": tuple(ARMS),
+    "short": ("exec_only", "tracelift", "rm_only"),
+    "rough": ("tracelift", "rm_only"),
+}
+"""The arms of each regime. What goes beyond the five in two regimes tests an explanation of what they gave.
+
+Execution only asks no reward model, so in the rough regime its runs are those of the strong one.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +130,7 @@ class Study:
 
     def models(self, regimes: Sequence[str]) -> list[Job]:
         """Trains what is not shipped and these regimes need: executors, and a reward model."""
-        strong = [*self.strong().after, self.strong()] if set(regimes) - {"weak"} else []
+        strong = [*self.strong().after, self.strong()] if {"strong", "rough"} & set(regimes) else []
         return [*strong, *([self.rough()] if "rough" in regimes else []), self.unseen()]
 
     def _executor(self, name: str, after: Job | None = None, *flags: str) -> Job:
@@ -132,7 +141,7 @@ class Study:
     def _regime(self, regime: str) -> tuple[tuple[str, ...], tuple[Job, ...]]:
         """Its flags, and what its runs come after."""
         file = f"--gin_file={HERE / regime}.gin"
-        if regime == "weak":
+        if regime in ("weak", "short"):
             return (file,), ()
         executor, after = f"--gin.EXECUTOR={self.strong().path / 'model'}", (self.strong(),)
         if regime == "strong":
