@@ -237,7 +237,7 @@ def test_tables_by_hand(tmp_path):
     [compared] = [row for row in cells if row[:4] == better]
     assert compared[4:] == ("(+0.000, +0.500)", "0.500")
     assert ("reward model only", "traces to 0.9 accuracy", "2", "sooner 2, later 0", "", "0.500") in cells
-    assert ("weak", "execution only", "0.500", "1.000", "0.000", "1") in cells
+    assert ("weak", "execution only", "0.500", "1.000", "0.000", "1", "0.500") in cells
     assert "\n\n4 runs.\n" in page.report(study, ["weak"], ["exec_only", "rm_only"], 2)
 
 

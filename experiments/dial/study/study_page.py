@@ -104,16 +104,18 @@ def executors_table(before: Mapping[str, Before]) -> str:
     return table(["executor", *READ], rows)
 
 
-def signal_table(before: Mapping[str, Before]) -> str:
-    """How each reward ranks the traces that training starts from."""
+def signal_table(before: Mapping[str, Before], runs: Mapping[str, Runs]) -> str:
+    """How each reward ranks the traces that training starts from, and what share is faithful where it ends."""
     rows = []
     for regime, found in before.items():
         for arm in ARMS_OF[regime]:
             config = REWARDS[arm]
             ranking = rank(reward(found.traces, config), found.traces.faithful)
             cells = [cell(ranking.above), f"{ranking.tied:.3f}", f"{ranking.correlation:.3f}", str(ranking.above.n)]
-            rows.append([regime, ARMS[arm], *cells])
-    return table(["regime", "reward", "faithful above unfaithful", "tied", "correlation", "problems"], rows)
+            after = [run.measured["faithful"].mean() for (known, _), run in runs[regime].items() if known == arm]
+            rows.append([regime, ARMS[arm], *cells, f"{np.mean(after):.3f}" if after else ""])
+    head = ["faithful above unfaithful", "tied", "correlation", "problems", "faithful after training"]
+    return table(["regime", "reward", *head], rows)
 
 
 def put(page: str, name: str, text: str) -> str:
@@ -160,5 +162,5 @@ def report(study: Study, regimes: Sequence[str], arms: Sequence[str], seeds: int
             parts.append(arms_table(done, found.untrained, study.settings.steps * TRACES))
             parts.append(differences_table(done))
     if before:
-        parts += ["### What each reward sees before any training", signal_table(before)]
+        parts += ["### What each reward sees before any training", signal_table(before, runs)]
     return "\n\n".join(parts)
