@@ -57,6 +57,7 @@ def test_measures_are_means_within_problems():
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-12)
     assert measures.alone(ROWS, "none", "resident") == 0.25
+    assert measures.alone_by_problem(ROWS, "resident").tolist() == [0.25]
     untrained = [row | {"source": "untrained"} for row in ROWS[:8]]
     assert measures.behind(untrained, "resident", True) == 1
     assert measures.behind(untrained, "resident", False) == 0.5
@@ -239,6 +240,20 @@ def test_tables_by_hand(tmp_path):
     assert ("reward model only", "traces to 0.9 accuracy", "2", "sooner 2, later 0", "", "0.500") in cells
     assert ("weak", "execution only", "0.500", "1.000", "0.000", "1", "0.500") in cells
     assert "\n\n4 runs.\n" in page.report(study, ["weak"], ["exec_only", "rm_only"], 2)
+
+
+def test_faithful_shares_of_problems_solved_alone_and_of_others():
+    """40 solved problems and 60 others; a regime with fewer of either has no row."""
+    solved = np.arange(100) < 40
+    traces = signal.Traces(*[np.zeros((100, 2))] * 5)
+    found = results.Before({}, solved, {"faithful": np.where(solved, 0.5, 0.25)}, traces, {})
+    run = results.Run({"faithful": np.where(solved, 1.0, 0.75)}, measures.Learning(None, None), {})
+    few = dataclasses.replace(found, solved=np.arange(100) < 39)
+    table = page.solved_table({"strong": found, "weak": few}, {"strong": {("rm_only", 0): run}, "weak": {}})
+    assert table.splitlines()[2:] == [
+        "| strong | before training |  | 0.500 | 0.250 |",
+        "| strong | reward model only | 1 | 1.000 | 0.750 |",
+    ]
 
 
 def test_the_rough_regime_has_execution_only_from_the_strong_one(tmp_path):

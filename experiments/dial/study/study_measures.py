@@ -54,6 +54,11 @@ def alone(rows: Sequence[Row], source: str, executor: str) -> float:
     return float(np.mean([row["accuracy"] for group in grouped(rows, source, executor) for row in group]))
 
 
+def alone_by_problem(rows: Sequence[Row], executor: str) -> np.ndarray:
+    """float [P], the share of an executor's right answers without reasoning."""
+    return np.array([np.mean([row["accuracy"] for row in group]) for group in grouped(rows, "none", executor)])
+
+
 def behind(rows: Sequence[Row], executor: str, faithful: bool) -> float:
     """The share of right answers of an executor behind the untrained planner's faithful traces, or unfaithful ones."""
     found = [row for group in grouped(rows, "untrained", executor) for row in group if row["faithful"] == faithful]

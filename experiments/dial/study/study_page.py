@@ -18,6 +18,8 @@ HEADS = {
     "uplift": "uplift",
     "unseen": "unseen executor",
 }
+LEAST = 40
+"""Problems that a share in a table is of."""
 Runs = Mapping[tuple[str, int], Run]
 """By arm and seed."""
 
@@ -104,6 +106,23 @@ def executors_table(before: Mapping[str, Before]) -> str:
     return table(["executor", *READ], rows)
 
 
+def solved_table(before: Mapping[str, Before], runs: Mapping[str, Runs]) -> str:
+    """The share of faithful traces where the executor solves the problem alone, and where it does not."""
+    rows = []
+    for regime, found in before.items():
+        halves = (found.solved, ~found.solved)
+        if min(half.sum() for half in halves) < LEAST:
+            continue
+        start = [f"{found.untrained['faithful'][half].mean():.3f}" for half in halves]
+        rows.append([regime, "before training", "", *start])
+        for arm, label in ARMS.items():
+            own = [run.measured["faithful"] for (known, _), run in runs[regime].items() if known == arm]
+            if own:
+                cells = [cell(over_seeds([faithful[half].mean() for faithful in own])) for half in halves]
+                rows.append([regime, label, str(len(own)), *cells])
+    return table(["regime", "arm", "seeds", "faithful, solved alone", "faithful, others"], rows)
+
+
 def signal_table(before: Mapping[str, Before], runs: Mapping[str, Runs]) -> str:
     """How each reward ranks the traces that training starts from, and what share is faithful where it ends."""
     rows = []
@@ -162,5 +181,6 @@ def report(study: Study, regimes: Sequence[str], arms: Sequence[str], seeds: int
             parts.append(arms_table(done, found.untrained, study.settings.steps * TRACES))
             parts.append(differences_table(done))
     if before:
+        parts += ["### Where faithful traces are", solved_table(before, runs)]
         parts += ["### What each reward sees before any training", signal_table(before, runs)]
     return "\n\n".join(parts)

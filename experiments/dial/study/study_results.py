@@ -50,11 +50,13 @@ class Before:
 
     Attributes:
         executors: shares of right answers, by executor ("resident", "unseen") and what it reads (READ).
+        solved: bool [P], the problems that the executor of training gets right alone at least half of the time.
         untrained: float [P] by measure, of the planner that all start from. traces: its traces.
         done: on which machine and when.
     """
 
     executors: dict[str, dict[str, float]]
+    solved: np.ndarray
     untrained: dict[str, np.ndarray]
     traces: Traces
     done: dict[str, Any]
@@ -93,6 +95,7 @@ def collect(study: Study, regimes: Sequence[str], arms: Sequence[str], seeds: in
             }
             told = {
                 "executors": shares,
+                **_lists({"solved": measures.alone_by_problem(rows, "resident") >= 0.5}),
                 "untrained": _lists(measures.by_problem(rows, "untrained")),
                 "traces": _lists(vars(read_traces(rows))),
                 "done": _done(job),
@@ -124,7 +127,7 @@ def read_before(file: Path) -> Before:
     traces = {name: np.array(values, float) for name, values in told["traces"].items()}
     traces["faithful"] = traces["faithful"].astype(bool)
     untrained = {name: np.array(values, float) for name, values in told["untrained"].items()}
-    return Before(told["executors"], untrained, Traces(**traces), told["done"])
+    return Before(told["executors"], np.array(told["solved"], bool), untrained, Traces(**traces), told["done"])
 
 
 def keep(study: Study, to: Path) -> None:
