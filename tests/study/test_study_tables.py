@@ -256,6 +256,20 @@ def test_faithful_shares_of_problems_solved_alone_and_of_others():
     ]
 
 
+def test_pairs_of_arms_by_hand():
+    """Two seeds, two problems: 0.5 and 0.25 more faithful on average."""
+
+    def run(*faithful):
+        return results.Run({"faithful": np.array(faithful)}, measures.Learning(None, None), {})
+
+    runs = {("tracelift", 0): run(1, 0.5), ("tracelift", 1): run(1, 1), ("tracelift", 2): run(0, 0)}
+    runs |= {("tracelift_paper", 0): run(0.5, 0), ("tracelift_paper", 1): run(0.75, 0.75)}
+    [row] = page.pairs_table(runs).splitlines()[2:]
+    cells = [part.strip() for part in row.split("|")[1:-1]]
+    assert cells[0] == "TraceLift, ours, less TraceLift, the paper's"
+    assert (cells[1], cells[2][:6], cells[4]) == ("2", "+0.375", "0.500")
+
+
 def test_the_rough_regime_has_execution_only_from_the_strong_one(tmp_path):
     study = Study(tmp_path, Settings(steps=8))
     write_before(study, "rough")

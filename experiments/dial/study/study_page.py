@@ -18,6 +18,13 @@ HEADS = {
     "uplift": "uplift",
     "unseen": "unseen executor",
 }
+PAIRS = (
+    ("tracelift", "tracelift_paper"),
+    ("sampled_sign_aware", "tracelift_paper"),
+    ("likelihood_product", "tracelift_paper"),
+    ("tracelift", "uplift_only"),
+    ("rm_only", "tracelift"),
+)
 LEAST = 40
 """Problems that a share in a table is of."""
 Runs = Mapping[tuple[str, int], Run]
@@ -79,12 +86,7 @@ def differences_table(runs: Runs) -> str:
         if arm == BASELINE or not shared:
             continue
         mine, others = ([runs[one, seed] for seed in shared] for one in (arm, BASELINE))
-        for name, head in HEADS.items():
-            d = np.array([a.measured[name] - b.measured[name] for a, b in zip(mine, others, strict=True)])
-            low, high = over_seeds_and_problems(d)
-            crossed = f"({low:+.3f}, {high:+.3f})"
-            p = f"{sign_flips(d.mean(1)):.3f}"
-            rows.append([label, head, str(len(shared)), cell(over_seeds(d.mean(1)), signed=True), crossed, p])
+        rows += [[label, head, *_difference(mine, others, name)] for name, head in HEADS.items()]
         for name in ("accuracy", "faithful"):
             first, second, p = sooner(*([getattr(run.learnt, name) for run in some] for some in (mine, others)))
             told = f"sooner {first}, later {second}"
@@ -93,6 +95,25 @@ def differences_table(runs: Runs) -> str:
         return "No seed is in yet that another arm shares with execution only."
     head = ["arm less execution only", "of", "seeds", "difference, over seeds", "over seeds and problems", "p"]
     return table(head, rows)
+
+
+def _difference(mine: Sequence[Run], others: Sequence[Run], name: str) -> list[str]:
+    """Cells: number of seeds, difference over them, over seeds and problems, p."""
+    d = np.array([a.measured[name] - b.measured[name] for a, b in zip(mine, others, strict=True)])
+    low, high = over_seeds_and_problems(d)
+    p = sign_flips(d.mean(1))
+    return [str(len(d)), cell(over_seeds(d.mean(1)), signed=True), f"({low:+.3f}, {high:+.3f})", f"{p:.3f}"]
+
+
+def pairs_table(runs: Runs) -> str:
+    """Faithful shares, arm less arm, where an explanation is about two of them."""
+    rows = []
+    for arm, other in PAIRS:
+        shared = [seed for known, seed in runs if known == arm and (other, seed) in runs]
+        if shared:
+            mine, others = ([runs[one, seed] for seed in shared] for one in (arm, other))
+            rows.append([f"{ARMS[arm]}, less {ARMS[other]}", *_difference(mine, others, "faithful")])
+    return table(["faithful traces", "seeds", "difference, over seeds", "over seeds and problems", "p"], rows)
 
 
 def executors_table(before: Mapping[str, Before]) -> str:
@@ -180,6 +201,8 @@ def report(study: Study, regimes: Sequence[str], arms: Sequence[str], seeds: int
                 done = finished(study, "strong", [BASELINE]) | done
             parts.append(arms_table(done, found.untrained, study.settings.steps * TRACES))
             parts.append(differences_table(done))
+            if regime == "strong":
+                parts.append(pairs_table(done))
     if before:
         parts += ["### Where faithful traces are", solved_table(before, runs)]
         parts += ["### What each reward sees before any training", signal_table(before, runs)]
