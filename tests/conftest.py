@@ -35,6 +35,7 @@ LONGEST = (
     "test_processes.py",
     "test_replay.py",
     "test_aot.py",
+    "test_notebooks.py",
     "test_data_formats.py",
     "test_program_training.py",
     "test_transformer.py",

@@ -87,7 +87,6 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_inspect_traces(trained):
     outputs = execute("inspect_traces", trained, RUN="run")
     records = [json.loads(line) for file in (trained / "run" / "traces").iterdir() for line in file.open()]
@@ -101,7 +100,6 @@ def test_inspect_traces(trained):
     assert re.search(r"48 of 48|48 records", said), said[-800:]
 
 
-@pytest.mark.slow
 def test_quickstart(tmp_path):
     small = "--gin.Train.batch_size=2 --gin.Evaluation.problems=16 --gin.Evaluation.batch_size=16"
     outputs = execute("quickstart", tmp_path, STEPS="2", FLAGS=small)
@@ -113,7 +111,6 @@ def test_quickstart(tmp_path):
     assert "exec_only" in report(outputs)
 
 
-@pytest.mark.slow
 def test_gsm8k_planner(tmp_path, shared_data):
     """On tiny random weights, in place of the download."""
     folder = write_models(tmp_path)

@@ -171,7 +171,7 @@ def test_a_small_study_from_nothing_to_tables(tmp_path):
     done = study(*small)
     assert done.returncode == 0, done.stderr
     tables = (out / "tables.md").read_text()
-    assert tables.count("2 of 2 runs are in.") == 1 and "TraceLift, the paper's" in tables
+    assert tables.count("\n\n2 runs.\n\n") == 1 and "TraceLift, the paper's" in tables
     again = study(*small)
     assert again.returncode == 0 and again.stdout.splitlines() == [str(out / "tables.md")]
     assert (out / "tables.md").read_text() == tables
