@@ -233,7 +233,7 @@ def test_too_many_failures_end_the_batch_at_once():
     def behave(asked: Asked, before: int) -> Act:
         return {"q0": Act(400), "q1": Act(400), "q2": FINE}.get(asked.prompt, Act(wait=60) if before else Act(500))
 
-    with executor(behave, concurrency=40, backoff=5, retries=9) as (served, running):
+    with executor(behave, concurrency=40, backoff=0.5, retries=9) as (served, running):
         served.ask(questions(3)[2:], DRAW)  # it answers, and so a 400 is of the request
         began = time.monotonic()
         line = refused(served, questions(13))
@@ -242,9 +242,9 @@ def test_too_many_failures_end_the_batch_at_once():
             "400 no, 400; with this 2 of 13 answers of the batch failed, and ExecutorServer.most_failed is 0.1; the "
             "same command goes on once it works"
         )
-        sent = len(running.asked)
-        time.sleep(0.5)
-        assert len(running.asked) == sent  # nobody goes on asking
+        sent = served.traffic.requests  # what the service has seen of them depends on how busy the machine is
+        time.sleep(1.2)  # a retry would wait for a second at most
+        assert served.traffic.requests == sent  # nobody goes on asking
         # A batch that goes well is not held responsible.
         running.behaviour = lambda asked, before: FINE
         assert None not in served.ask(questions(13), DRAW)

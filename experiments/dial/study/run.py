@@ -1,10 +1,10 @@
-"""The study of docs/study.md: five arms, two regimes, several seeds, and the tables they make.
+"""The study of docs/study.md: seven arms, four regimes, several seeds, and the tables they make.
 
-    python experiments/dial/study/run.py --out=runs/study            # goes on where it stopped; about 3 minutes a run
+    python experiments/dial/study/run.py --out=runs/study            # goes on where it stopped; a minute or two a run
     python experiments/dial/study/run.py --out=runs/study --write    # and puts the tables into docs/study.md
     python experiments/dial/study/run.py --out=runs/study --tables   # trains nothing; tables of what is there
 
-It trains the executors that are not shipped, measures both regimes before any training, and then trains
+It trains the executors that are not shipped, measures each regime before any training, and then trains
 and measures one seed of all arms after the other. Each is a `tracelift` command in a process of its own. Ctrl-C and
 SIGTERM stop at the next step with a checkpoint (exit code 75), and the same command goes on; what is done is not looked
 at again.
