@@ -171,7 +171,14 @@ fix.Train.run = abc
 > run.gin:3: abc is not a value: strings need quotes, macros a %, and it is True, False, None
 
 fix.Train.betas = (1,
+> run.gin:3: the file ends inside a value: close the bracket
+
+fix.Train.betas = (1,
+    2,
 > run.gin:4: the file ends inside a value: close the bracket
+
+fix.Train.run = '''abc
+> run.gin:3: the file ends inside a value: close the quotes
 
 fix.Train.steps 3
 > run.gin:3: not gin syntax: Couldn't parse statement, expected ':' or '='. In: 'fix.Train.steps 3'

@@ -189,12 +189,22 @@ def _statements(file: Any, name: str) -> Iterator[Any]:
     except SyntaxError as error:
         raise UserError(f"{name}:{error.lineno}: {_syntax(error)}") from None
     except tokenize.TokenError as error:
-        raise UserError(f"{name}:{error.args[1][0]}: the file ends inside a value: close the bracket") from None
+        raise UserError(f"{name}:{_unreadable(error)}") from None
     except UnicodeDecodeError:
         raise UserError(f"{name}: this is not a text file") from None
     except UserError as error:  # from _Delegate; gin appends the line to the message
         line = re.search(r"\n  In .* line (\d+)\n", str(error))
         raise UserError(f"{name}:{line[1] if line else '?'}: {first_line(error)}") from None
+
+
+def _unreadable(error: tokenize.TokenError) -> str:
+    """Line and words. To Python 3.11 a file ends behind its last line, to later versions on it."""
+    said, (line, _) = error.args
+    if "multi-line statement" in said:
+        return f"{line - (sys.version_info < (3, 12))}: the file ends inside a value: close the bracket"
+    if "multi-line string" in said or "triple-quoted" in said:
+        return f"{line}: the file ends inside a value: close the quotes"
+    return f"{line}: not gin syntax: {said}"
 
 
 def _syntax(error: SyntaxError) -> str:

@@ -15,8 +15,11 @@ from tracelift_jax.parallel.roofline import Part, Work, measure
 from tracelift_jax.parallel.topology import Chip, Machine, quiet
 from tracelift_jax.train.programs import Experiment, Program, plan
 
-EFFORT = {"exec_time_optimization_effort": -1.0}
-"""The compiler looks less for faster code, in a quarter of the time; docs/scaling.md has what that changes."""
+EFFORT = {"optimization_level": 9}
+"""XLA's O0: the compiler looks less for faster code, in half of the time; docs/scaling.md has what that changes.
+
+The number, since jax 0.10 reads no name here; later versions read both.
+"""
 MARGIN = 0.05
 """The share of a chip's memory that should stay free: other programs of a run, fragments, what is in flight."""
 

@@ -224,8 +224,9 @@ CHEATS = {
         "        seen.append(repr(frame.f_locals) + repr(frame.f_globals) + repr(frame.f_code.co_consts))\n"
         "        frame = frame.f_back\n"
         "    seen += [repr(o) for o in gc.get_objects() if isinstance(o, (list, dict, tuple))]\n"
-        "    return int('73313'[::-1]) if '73313'[::-1] in ''.join(seen) else 0",
-        "assert f() == int('31337')\nexpected = 31337",
+        "    wanted = '3733137331373313'[::-1]\n"  # 31337 alone is now and then part of an address
+        "    return int(wanted) if wanted in ''.join(seen) else 0",
+        "assert f() == int('3133731337313373')\nexpected = 3133731337313373",
     ),
     "arguments that grow": ("def f(x):\n    x.append(x[0])\n    return 0", "x = [1]\nassert f(x) == 1"),
     "endless lengths": (
